@@ -1,0 +1,211 @@
+HEAD
+# Bounds. An interval end is an int, a Fraction, or an infinity; infinities are never added to finite numbers.
+
+Interval: TypeAlias = tuple[Any, Any]
+_BOUNDS: ContextVar[Mapping[str, tuple[int, int | None]]] = ContextVar("bounds of symbols")
+_NO_BOUNDS: Mapping[str, tuple[int, int | None]] = {}
+
+
+@contextmanager
+def bounded(mapping: Mapping[str, tuple[int, int | None]]) -> Iterator[None]:
+    """Within the context, narrows the bounds of symbols to (least, greatest or None); both ends are included.
+
+    Sizes simplified within it may hold within it only. Raises ValueError where no value is left for a symbol.
+    """
+    current = dict(_BOUNDS.get(_NO_BOUNDS))
+    for name, (low, high) in mapping.items():
+        outer_low, outer_high = current.get(name, (0, None))
+        low = max(low, outer_low)
+        high = min((end for end in (high, outer_high) if end is not None), default=None)
+        if high is not None and high < low:
+            raise ValueError(f"no value is left for {name}: at least {low} and at most {high}")
+        current[name] = (low, high)
+    token = _BOUNDS.set(current)
+    try:
+        yield
+    finally:
+        _BOUNDS.reset(token)
+
+
+def lower_bound(size: Size) -> int | None:
+    """An integer that `size` is never below, or None if none is known."""
+    low = _low(size, {})
+    if low == -math.inf:
+        return None
+    return math.ceil(low) if _denominator(size) == 1 else math.floor(low)
+
+
+def upper_bound(size: Size) -> int | None:
+    """An integer that `size` is never above, or None if none is known."""
+    bound = lower_bound(-size)
+    return None if bound is None else -bound
+
+
+def decide_le(a: Size, b: Size) -> bool | None:
+    """True if a <= b whatever the symbols, False if a > b whatever the symbols, else None."""
+    return _decide(_required(b) - _required(a), strict=False)
+
+
+def decide_eq(a: Size, b: Size) -> bool | None:
+    """True if both have the same normal form, False if they differ whatever the symbols, else None."""
+    difference = _required(a) - _required(b)
+    if not isinstance(difference, Dim):
+        return difference == 0
+    if _low(difference, {}) > 0 or _low(-difference, {}) > 0:
+        return False
+    whole = difference * _denominator(difference)
+    content = math.gcd(*(cast(int, c) for c, monomial in _terms_of(whole) if monomial))
+    constant = next((c for c, monomial in _terms_of(whole) if not monomial), 0)
+    return False if constant % content else None
+
+
+def _decide(difference: Any, strict: bool) -> bool | None:
+    """Whether `difference` is at least zero (above zero if `strict`): True, False, or None if that depends."""
+    low, high = _low(difference, {}), -_low(-difference, {})
+    if low > 0 or (low == 0 and not strict):
+        return True
+    return False if high < 0 or (high == 0 and strict) else None
+
+
+def _ordered(left: Any, relation: str, right: Any) -> bool:
+    answer = _decide(right - left, strict=relation == "<")
+    if answer is None:
+        raise Undecided(f"whether {dim_text(left)} {relation} {dim_text(right)} depends on the symbols")
+    return answer
+
+
+def _low(size: Any, memo: dict[Atom, Interval], budget: list[int] | None = None) -> Any:
+    """The greatest lower end found: by interval arithmetic, and by replacing an atom by what it is never below or above.
+
+    The replacement lets x - x//2 cancel, which interval arithmetic alone cannot see. `budget` counts the replacements left.
+    """
+    if not isinstance(size, Dim):
+        return size
+    best = _sum_of_ends(_scaled(c, _monomial_interval(m, memo))[0] for c, m in size._terms)
+    if len(size._terms) == 1:
+        return best
+    budget = [_MAX_RELAXATIONS] if budget is None else budget
+    for coefficient, monomial in size._terms:
+        for replacement in _relaxations(coefficient, monomial):
+            if budget[0] == 0:
+                return best
+            budget[0] -= 1
+            relaxed = size + coefficient * (replacement - _single(monomial[0]))
+            best = max(best, _low(relaxed, memo, budget))
+    return best
+
+
+def _relaxations(coefficient: Coefficient, monomial: Monomial) -> tuple[Any, ...]:
+    """Sizes that never make the term greater when put in place of its sole atom."""
+    atom = monomial[0] if len(monomial) == 1 else None
+    if isinstance(atom, FloorDiv) and isinstance(atom.den, int):
+        num = atom.num if coefficient < 0 else atom.num - atom.den + 1
+        return (num * Fraction(1, atom.den),)
+    kind = Max if coefficient > 0 else Min
+    return atom.args if isinstance(atom, kind) else ()
+
+
+def _sum_of_ends(ends: Iterable[Any]) -> Any:
+    total: Any = 0
+    for end in ends:
+        if end == -math.inf:
+            return end
+        total += end
+    return total
+
+
+def _scaled(factor: Coefficient, interval: Interval) -> Interval:
+    ends = (_times_end(factor, interval[0]), _times_end(factor, interval[1]))
+    return ends if factor > 0 else (ends[1], ends[0])
+
+
+def _times_end(a: Any, b: Any) -> Any:
+    if a == 0 or b == 0:
+        return 0
+    if math.inf in (abs(a), abs(b)):
+        return math.inf if (a > 0) == (b > 0) else -math.inf
+    return a * b
+
+
+def _monomial_interval(monomial: Monomial, memo: dict[Atom, Interval]) -> Interval:
+    low, high = 1, 1
+    for atom in monomial:
+        a, b = _atom_interval(atom, memo)
+        products = [_times_end(x, y) for x in (low, high) for y in (a, b)]
+        low, high = min(products), max(products)
+    return low, high
+
+
+def _atom_interval(atom: Atom, memo: dict[Atom, Interval]) -> Interval:
+    found = memo.get(atom)
+    if found is None:
+        found = memo[atom] = _new_atom_interval(atom, memo)
+    return found
+
+
+def _new_atom_interval(atom: Atom, memo: dict[Atom, Interval]) -> Interval:
+    if isinstance(atom, Name):
+        low, high = _BOUNDS.get(_NO_BOUNDS).get(atom.name, (0, None))
+        return low, math.inf if high is None else high
+    intervals = [(_low(child, memo), -_low(-child, memo)) for child in _children(atom)]
+    if isinstance(atom, FloorDiv):
+        return _floor_div_interval(*intervals)
+    pick = min if isinstance(atom, Min) else max
+    return pick(low for low, _ in intervals), pick(high for _, high in intervals)
+
+
+def _floor_div_interval(num: Interval, den: Interval) -> Interval:
+    """The bounds of floor(num / den) for integers; `den` is not zero."""
+    if den[1] <= 0 and den[0] < 0:
+        num, den = (-num[1], -num[0]), (-den[1], -den[0])
+    if den[0] < 0:
+        most = max(abs(num[0]), abs(num[1]))
+        return -most, most
+    least, most = max(den[0], 1), max(den[1], 1)
+    return _floor_end(num[0], least if num[0] < 0 else most), _floor_end(num[1], most if num[1] < 0 else least)
+
+
+def _floor_end(num: Any, den: Any) -> Any:
+    if abs(num) == math.inf:
+        return num
+    if den == math.inf:
+        return -1 if num < 0 else 0
+    return num // den
+
+def minimum(*sizes: Number) -> Size:
+    """The least of one or more sizes; those that the bounds in force prove never to be the least are left out."""
+    return _extremum(sizes, Min, Max)
+
+
+def maximum(*sizes: Number) -> Size:
+    """The greatest of one or more sizes; those that the bounds in force prove never to be the greatest are left out."""
+    return _extremum(sizes, Max, Min)
+
+def _extremum(sizes: Iterable[Number], kind: type[Min] | type[Max], opposite: type[Min] | type[Max]) -> Any:
+    args: dict[Any, None] = {}
+    for size in sizes:
+        value = _plain(_required(size))
+        atom = _sole_atom(value, kind)
+        args.update(dict.fromkeys((value,) if atom is None else atom.args))
+    if not args:
+        raise ValueError("the least or greatest of no sizes")
+    scale = _denominator(*args)
+    kept = _undominated([_plain(arg * scale) for arg in args], kind is Min)
+    if len(kept) == 1:
+        return _plain(kept[0] * Fraction(1, scale))
+    if all(_terms_of(arg)[0][0] < 0 for arg in kept if isinstance(arg, Dim)):
+        return -_extremum([-arg * Fraction(1, scale) for arg in kept], opposite, kind)
+    content = math.gcd(*(cast(int, c) for arg in kept for c, _ in _terms_of(arg)))
+    ordered = sorted((_exact(arg, content) for arg in kept), key=lambda arg: (isinstance(arg, int), dim_text(arg)))
+    return _single(kind(tuple(ordered))) * Fraction(content, scale)
+
+
+def _undominated(args: list[Any], least: bool) -> list[Any]:
+    """`args` without those that are never below (above, unless `least`) another that stays."""
+    kept = list(args)
+    for arg in args:
+        others = [other for other in kept if other is not arg]
+        if any(_low(arg - other if least else other - arg, {}) >= 0 for other in others):
+            kept = others
+    return kept
+

@@ -1,0 +1,90 @@
+HEAD
+def names(size: Size) -> frozenset[str]:
+    """The names of all symbols in `size`."""
+    found: set[str] = set()
+    pending = [size]
+    while pending:
+        for _, monomial in terms(pending.pop()):
+            for atom in monomial:
+                if isinstance(atom, Name):
+                    found.add(atom.name)
+                pending.extend(_children(atom))
+    return frozenset(found)
+
+
+def evaluate(size: Size, values: Mapping[str, int]) -> int:
+    """The value of `size` at the given values of its symbols.
+
+    Raises KeyError for a symbol without a value, ZeroDivisionError, and ValueError where the value is not an integer.
+    """
+    value = substitute(size, values)
+    if isinstance(value, Dim):
+        raise KeyError(f"no value for {', '.join(sorted(names(value)))}")
+    if not isinstance(value, int):
+        raise ValueError(f"{dim_text(size)} is not an integer at {dict(values)}")
+    return value
+
+
+def substitute(size: Size, mapping: Mapping[str, Size]) -> Size:
+    """`size` with each symbol named in `mapping` replaced, all at once; the other symbols stay."""
+    if not isinstance(size, Dim):
+        return size
+    result: Size = 0
+    for coefficient, monomial in size._terms:
+        factors = [_substitute_atom(atom, mapping) for atom in monomial]
+        result = result + reduce(_product_of_any, factors, cast(Size, coefficient))
+    return _plain(result)
+
+
+def _product_of_any(left: Size, right: Size) -> Size:
+    return left * right
+
+
+def _substitute_atom(atom: Atom, mapping: Mapping[str, Size]) -> Size:
+    match atom:
+        case Name():
+            return mapping[atom.name] if atom.name in mapping else _single(atom)
+        case FloorDiv():
+            return _floor_div(substitute(atom.num, mapping), substitute(atom.den, mapping))
+        case Min():
+            return minimum(*(substitute(arg, mapping) for arg in atom.args))
+        case Max():
+            return maximum(*(substitute(arg, mapping) for arg in atom.args))
+
+def parse_dim(text: str) -> Size:
+    """Reads the text of `dim_text` back, and expressions as model exporters write them (`floor(n/2 - 1/2) + 1`).
+
+    Raises ValueError for what is not such an expression, is longer than 4096 characters or nests deeper than 64 levels. `a-b` is
+    a difference here; `parse_dim_param` decides between expression and name.
+    """
+    try:
+        value = _plain(parse_expression(text, symbol, _FUNCTIONS))
+    except (Undecided, ZeroDivisionError) as error:
+        raise ValueError(f"{text!r} is not a size: {error}") from error
+    if isinstance(value, Fraction):
+        raise ValueError(f"{text!r} is not an integer")
+    return value
+
+
+def parse_dim_param(text: str) -> Size:
+    """The size that a dimension's text in a model stands for: an expression, or else a symbol called like the whole text.
+
+    `batch-size`, `a:b` and `?` are names; `past + current` and `(s0-1)//2` are expressions; a quotient is rounded down.
+    Raises ValueError for a name of more than 1024 characters.
+    """
+    if text.replace("-", "_").replace(":", "_").replace(".", "_").isidentifier():
+        return symbol(text)
+    try:
+        return floor(parse_dim(text))
+    except ValueError:
+        return symbol(text)
+
+_FUNCTIONS: dict[str, Function] = {
+    **dict.fromkeys(("min", "Min"), (minimum, 1, MAX_TERMS)),
+    **dict.fromkeys(("max", "Max"), (maximum, 1, MAX_TERMS)),
+    **dict.fromkeys(("floor", "FloorToInt"), (floor, 1, 1)),
+    **dict.fromkeys(("ceil", "ceiling", "CeilToInt"), (ceil, 1, 1)),
+    **dict.fromkeys(("Mod", "PythonMod"), (lambda a, b: a % b, 2, 2)),
+    **dict.fromkeys(("FloorDiv", "CleanDiv"), (lambda a, b: a // b, 2, 2)),
+    "CeilDiv": (ceil_div, 2, 2),
+}
