@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,7 +37,7 @@ class EncoderGraph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
-    def node(self, op_type: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def node(self, op_type: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op_type, inputs, [name], name=f"{name}_node", **attributes))
         return name
 
