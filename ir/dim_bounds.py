@@ -1,4 +1,41 @@
-HEAD
+"""What holds for symbolic sizes within the bounds of their symbols: order, truth, and the least or greatest of several.
+
+Answers are sound but not complete: None, or an infinite end, says that nothing was proved. Symbols are non-negative,
+and `bounded` narrows them further. Use it through `ir.dims`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from fractions import Fraction
+from typing import Any, TypeAlias, cast
+
+from ir.dim_form import (
+    Atom,
+    Coefficient,
+    Dim,
+    FloorDiv,
+    Max,
+    Min,
+    Monomial,
+    Name,
+    Number,
+    Size,
+    children,
+    denominator,
+    dim_text,
+    exact_quotient,
+    plain,
+    required,
+    single,
+    sole_atom,
+    terms,
+)  # fmt: skip
+
+_MAX_RELAXATIONS = 24
 # Bounds. An interval end is an int, a Fraction, or an infinity; infinities are never added to finite numbers.
 
 Interval: TypeAlias = tuple[Any, Any]
@@ -29,10 +66,10 @@ def bounded(mapping: Mapping[str, tuple[int, int | None]]) -> Iterator[None]:
 
 def lower_bound(size: Size) -> int | None:
     """An integer that `size` is never below, or None if none is known."""
-    low = _low(size, {})
+    low = low_end(size)
     if low == -math.inf:
         return None
-    return math.ceil(low) if _denominator(size) == 1 else math.floor(low)
+    return math.ceil(low) if denominator(size) == 1 else math.floor(low)
 
 
 def upper_bound(size: Size) -> int | None:
@@ -43,44 +80,39 @@ def upper_bound(size: Size) -> int | None:
 
 def decide_le(a: Size, b: Size) -> bool | None:
     """True if a <= b whatever the symbols, False if a > b whatever the symbols, else None."""
-    return _decide(_required(b) - _required(a), strict=False)
+    return decide(required(b) - required(a), strict=False)
 
 
 def decide_eq(a: Size, b: Size) -> bool | None:
     """True if both have the same normal form, False if they differ whatever the symbols, else None."""
-    difference = _required(a) - _required(b)
+    difference = required(a) - required(b)
     if not isinstance(difference, Dim):
         return difference == 0
-    if _low(difference, {}) > 0 or _low(-difference, {}) > 0:
+    if low_end(difference) > 0 or low_end(-difference) > 0:
         return False
-    whole = difference * _denominator(difference)
-    content = math.gcd(*(cast(int, c) for c, monomial in _terms_of(whole) if monomial))
-    constant = next((c for c, monomial in _terms_of(whole) if not monomial), 0)
+    whole = difference * denominator(difference)
+    content = math.gcd(*(cast(int, c) for c, monomial in terms(whole) if monomial))
+    constant = next((c for c, monomial in terms(whole) if not monomial), 0)
     return False if constant % content else None
 
 
-def _decide(difference: Any, strict: bool) -> bool | None:
+def decide(difference: Any, strict: bool) -> bool | None:
     """Whether `difference` is at least zero (above zero if `strict`): True, False, or None if that depends."""
-    low, high = _low(difference, {}), -_low(-difference, {})
+    low, high = low_end(difference), -low_end(-difference)
     if low > 0 or (low == 0 and not strict):
         return True
     return False if high < 0 or (high == 0 and strict) else None
 
 
-def _ordered(left: Any, relation: str, right: Any) -> bool:
-    answer = _decide(right - left, strict=relation == "<")
-    if answer is None:
-        raise Undecided(f"whether {dim_text(left)} {relation} {dim_text(right)} depends on the symbols")
-    return answer
+def low_end(size: Any, memo: dict[Atom, Interval] | None = None, budget: list[int] | None = None) -> Any:
+    """The greatest lower end found: by interval arithmetic, and by putting in place of an atom what bounds it.
 
-
-def _low(size: Any, memo: dict[Atom, Interval], budget: list[int] | None = None) -> Any:
-    """The greatest lower end found: by interval arithmetic, and by replacing an atom by what it is never below or above.
-
-    The replacement lets x - x//2 cancel, which interval arithmetic alone cannot see. `budget` counts the replacements left.
+    The replacement lets x - x//2 cancel, which interval arithmetic alone cannot see. `budget` counts the replacements
+    left.
     """
     if not isinstance(size, Dim):
         return size
+    memo = {} if memo is None else memo
     best = _sum_of_ends(_scaled(c, _monomial_interval(m, memo))[0] for c, m in size._terms)
     if len(size._terms) == 1:
         return best
@@ -90,8 +122,8 @@ def _low(size: Any, memo: dict[Atom, Interval], budget: list[int] | None = None)
             if budget[0] == 0:
                 return best
             budget[0] -= 1
-            relaxed = size + coefficient * (replacement - _single(monomial[0]))
-            best = max(best, _low(relaxed, memo, budget))
+            relaxed = size + coefficient * (replacement - single(monomial[0]))
+            best = max(best, low_end(relaxed, memo, budget))
     return best
 
 
@@ -147,7 +179,7 @@ def _new_atom_interval(atom: Atom, memo: dict[Atom, Interval]) -> Interval:
     if isinstance(atom, Name):
         low, high = _BOUNDS.get(_NO_BOUNDS).get(atom.name, (0, None))
         return low, math.inf if high is None else high
-    intervals = [(_low(child, memo), -_low(-child, memo)) for child in _children(atom)]
+    intervals = [(low_end(child, memo), -low_end(-child, memo)) for child in children(atom)]
     if isinstance(atom, FloorDiv):
         return _floor_div_interval(*intervals)
     pick = min if isinstance(atom, Min) else max
@@ -172,6 +204,7 @@ def _floor_end(num: Any, den: Any) -> Any:
         return -1 if num < 0 else 0
     return num // den
 
+
 def minimum(*sizes: Number) -> Size:
     """The least of one or more sizes; those that the bounds in force prove never to be the least are left out."""
     return _extremum(sizes, Min, Max)
@@ -181,23 +214,26 @@ def maximum(*sizes: Number) -> Size:
     """The greatest of one or more sizes; those that the bounds in force prove never to be the greatest are left out."""
     return _extremum(sizes, Max, Min)
 
+
 def _extremum(sizes: Iterable[Number], kind: type[Min] | type[Max], opposite: type[Min] | type[Max]) -> Any:
     args: dict[Any, None] = {}
     for size in sizes:
-        value = _plain(_required(size))
-        atom = _sole_atom(value, kind)
+        value = plain(required(size))
+        atom = sole_atom(value, kind)
         args.update(dict.fromkeys((value,) if atom is None else atom.args))
     if not args:
         raise ValueError("the least or greatest of no sizes")
-    scale = _denominator(*args)
-    kept = _undominated([_plain(arg * scale) for arg in args], kind is Min)
+    scale = denominator(*args)
+    kept = _undominated([plain(arg * scale) for arg in args], kind is Min)
     if len(kept) == 1:
-        return _plain(kept[0] * Fraction(1, scale))
-    if all(_terms_of(arg)[0][0] < 0 for arg in kept if isinstance(arg, Dim)):
+        return plain(kept[0] * Fraction(1, scale))
+    if all(terms(arg)[0][0] < 0 for arg in kept if isinstance(arg, Dim)):
         return -_extremum([-arg * Fraction(1, scale) for arg in kept], opposite, kind)
-    content = math.gcd(*(cast(int, c) for arg in kept for c, _ in _terms_of(arg)))
-    ordered = sorted((_exact(arg, content) for arg in kept), key=lambda arg: (isinstance(arg, int), dim_text(arg)))
-    return _single(kind(tuple(ordered))) * Fraction(content, scale)
+    content = math.gcd(*(cast(int, c) for arg in kept for c, _ in terms(arg)))
+    ordered = sorted(
+        (exact_quotient(arg, content) for arg in kept), key=lambda arg: (isinstance(arg, int), dim_text(arg))
+    )
+    return single(kind(tuple(ordered))) * Fraction(content, scale)
 
 
 def _undominated(args: list[Any], least: bool) -> list[Any]:
@@ -205,7 +241,6 @@ def _undominated(args: list[Any], least: bool) -> list[Any]:
     kept = list(args)
     for arg in args:
         others = [other for other in kept if other is not arg]
-        if any(_low(arg - other if least else other - arg, {}) >= 0 for other in others):
+        if any(low_end(arg - other if least else other - arg) >= 0 for other in others):
             kept = others
     return kept
-

@@ -1,4 +1,22 @@
-HEAD
+"""The normal form of symbolic sizes: polynomials over names, floor divisions, minima and maxima, and their arithmetic.
+
+Two sizes are equal where their normal forms are, whatever route led to them; a constant is always a plain number. The
+rewrites hold for every value of the symbols, given that names are not negative and that no divisor is zero. This
+module must not simplify by the bounds of symbols: that is `ir.dim_bounds`. Use it through `ir.dims`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, TypeAlias, cast
+
+from ir.dim_text import quote_name
+
 MAX_TERMS = 256
 MAX_DEGREE = 64
 MAX_BITS = 512
@@ -6,7 +24,6 @@ MAX_ATOM_TEXT = 3072
 MAX_DEPTH = 32
 MAX_NAME = 1024
 _MAX_DENOMINATOR = 1024
-_MAX_RELAXATIONS = 24
 
 Coefficient: TypeAlias = int | Fraction
 
@@ -159,19 +176,19 @@ class Dim:
 
     def __floordiv__(self, other: Number) -> Size:
         value = _operand(other)
-        return NotImplemented if value is None else _floor_div(self, value)
+        return NotImplemented if value is None else floor_div(self, value)
 
     def __rfloordiv__(self, other: Number) -> Size:
         value = _operand(other)
-        return NotImplemented if value is None else _floor_div(value, self)
+        return NotImplemented if value is None else floor_div(value, self)
 
     def __mod__(self, other: Number) -> Size:
         value = _operand(other)
-        return NotImplemented if value is None else self - value * _floor_div(self, value)
+        return NotImplemented if value is None else self - value * floor_div(self, value)
 
     def __rmod__(self, other: Number) -> Size:
         value = _operand(other)
-        return NotImplemented if value is None else value - self * _floor_div(value, self)
+        return NotImplemented if value is None else value - self * floor_div(value, self)
 
     def __truediv__(self, other: Number) -> Size:
         value = _operand(other)
@@ -204,7 +221,9 @@ class Dim:
         return NotImplemented if value is None else not _ordered(self, "<", value)
 
     def __bool__(self) -> bool:
-        if _low(self, {}) > 0:
+        from ir.dim_bounds import low_end
+
+        if low_end(self) > 0:
             return True
         raise Undecided(f"the size {self} may be zero")
 
@@ -230,7 +249,7 @@ def symbol(name: str) -> Dim:
     return Dim(((1, (Name(name),)),))
 
 
-def terms(size: Size) -> tuple[Term, ...]:
+def terms(size: Size | Fraction) -> tuple[Term, ...]:
     """The (coefficient, atoms) of each term, in printing order; a repeated atom is a power, no atom is the constant."""
     if isinstance(size, Dim):
         return size._terms
@@ -239,7 +258,7 @@ def terms(size: Size) -> tuple[Term, ...]:
 
 def floor(size: Number) -> Size:
     """The greatest integer not above `size`."""
-    return _floor_div(_required(size), 1)
+    return floor_div(required(size), 1)
 
 
 def ceil(size: Number) -> Size:
@@ -249,10 +268,11 @@ def ceil(size: Number) -> Size:
 
 def ceil_div(num: Number, den: Number) -> Size:
     """`num / den` rounded up; `den` is taken to be positive. Raises ZeroDivisionError for a constant zero."""
-    num, den = _required(num), _required(den)
-    scale = _denominator(num, den)
+    num, den = required(num), required(den)
+    scale = denominator(num, den)
     num, den = num * scale, den * scale
-    return _floor_div(num + den - 1, den)
+    return floor_div(num + den - 1, den)
+
 
 def dim_text(size: Size | Fraction) -> str:
     """Readable text without spaces, the same for equal sizes: `(H+1)//2`, `2*N+1`, `min(N,4)`. `parse_dim` reads it."""
@@ -262,6 +282,7 @@ def dim_text(size: Size | Fraction) -> str:
         text = "".join(_term_text(coefficient, monomial) for coefficient, monomial in size._terms)
         object.__setattr__(size, "_text", text.removeprefix("+"))
     return cast(str, size._text)
+
 
 def _term_text(coefficient: Coefficient, monomial: Monomial) -> str:
     sign = "-" if coefficient < 0 else "+"
@@ -278,7 +299,7 @@ def _term_text(coefficient: Coefficient, monomial: Monomial) -> str:
 def _operand_text(size: Size) -> str:
     """The text of an operand of `//`: in parentheses unless it is a number or one name, minimum or maximum."""
     text = dim_text(size)
-    plain = size >= 0 if isinstance(size, int) else _sole_atom(size, (Name, Min, Max)) is not None
+    plain = size >= 0 if isinstance(size, int) else sole_atom(size, (Name, Min, Max)) is not None
     return text if plain else f"({text})"
 
 
@@ -286,7 +307,7 @@ def _operand_text(size: Size) -> str:
 
 
 def _operand(value: object) -> Size | Any | None:
-    """`value` as an int, Fraction or Dim, or None if it is not a number. Raises Undecided for a float without simple value."""
+    """`value` as an int, Fraction or Dim, or None if it is no number. Raises Undecided for a float such as 0.1."""
     if isinstance(value, (Dim, int, Fraction)):
         return int(value) if isinstance(value, bool) else value
     if isinstance(value, numbers.Integral):
@@ -297,22 +318,18 @@ def _operand(value: object) -> Size | Any | None:
     exact = Fraction(number) if math.isfinite(number) else None
     if exact is None or exact.denominator > _MAX_DENOMINATOR:
         raise Undecided(f"{number} is not a simple fraction")
-    return _plain(exact)
+    return plain(exact)
 
 
-def _required(value: object) -> Any:
+def required(value: object) -> Any:
     number = _operand(value)
     if number is None:
         raise TypeError(f"not a size: {value!r}")
     return number
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
-
-
-def _terms_of(value: Any) -> tuple[Term, ...]:
-    return value._terms if isinstance(value, Dim) else (((value, ()),) if value else ())
 
 
 def _monomial_order(monomial: Monomial) -> tuple[int, tuple[tuple[int, str], ...]]:
@@ -325,7 +342,7 @@ def _atom_order(atom: Atom) -> tuple[int, str]:
 
 
 def _from_dict(coefficients: Mapping[Monomial, Coefficient]) -> Any:
-    kept = {monomial: _plain(c) for monomial, c in coefficients.items() if c}
+    kept = {monomial: plain(c) for monomial, c in coefficients.items() if c}
     if not kept:
         return 0
     if len(kept) == 1 and () in kept:
@@ -345,12 +362,12 @@ def _from_pairs(pairs: Iterable[Term]) -> Any:
     return _from_dict(total)
 
 
-def _single(atom: Atom) -> Dim:
+def single(atom: Atom) -> Dim:
     return Dim(((1, (atom,)),))
 
 
 def _sum(left: Any, right: Any) -> Any:
-    return _from_pairs((*_terms_of(left), *_terms_of(right)))
+    return _from_pairs((*terms(left), *terms(right)))
 
 
 def _times(left: Monomial, right: Monomial) -> Monomial:
@@ -360,19 +377,19 @@ def _times(left: Monomial, right: Monomial) -> Monomial:
 
 
 def _product(left: Any, right: Any) -> Any:
-    a, b = _terms_of(left), _terms_of(right)
+    a, b = terms(left), terms(right)
     return _from_pairs((c * d, _times(m, n)) for c, m in a for d, n in b)
 
 
-def _denominator(*values: Any) -> int:
-    return math.lcm(*(c.denominator for value in values for c, _ in _terms_of(value)))
+def denominator(*values: Any) -> int:
+    return math.lcm(*(c.denominator for value in values for c, _ in terms(value)))
 
 
 def _depth(size: Size) -> int:
-    return max((atom.depth for _, monomial in terms(size) for atom in monomial), default=-1) if size is not None else -1
+    return max((atom.depth for _, monomial in terms(size) for atom in monomial), default=-1)
 
 
-def _children(atom: Atom) -> tuple[Size, ...]:
+def children(atom: Atom) -> tuple[Size, ...]:
     match atom:
         case FloorDiv():
             return (atom.num, atom.den)
@@ -382,7 +399,7 @@ def _children(atom: Atom) -> tuple[Size, ...]:
             return ()
 
 
-def _sole_atom(size: Size, kinds: type | tuple[type, ...]) -> Any:
+def sole_atom(size: Size, kinds: type | tuple[type, ...]) -> Any:
     """The atom of one of `kinds` that `size` consists of, or None."""
     if not isinstance(size, Dim) or len(size._terms) != 1:
         return None
@@ -402,9 +419,9 @@ def _without(monomial: Monomial, factor: Monomial) -> Monomial | None:
 
 def _divide(num: Any, den: Any, quotient_of: Callable[[Coefficient, Coefficient], Coefficient]) -> tuple[Any, Any]:
     """(q, r) with num == q*den + r, by polynomial long division; `quotient_of` divides two coefficients."""
-    divisor = _terms_of(den)
+    divisor = terms(den)
     lead, lead_monomial = divisor[0]
-    rest = {monomial: c for c, monomial in _terms_of(num)}
+    rest = {monomial: c for c, monomial in terms(num)}
     quotient: dict[Monomial, Coefficient] = {}
     remainder: dict[Monomial, Coefficient] = {}
     while rest:
@@ -432,24 +449,24 @@ def _true_div(num: Any, den: Any) -> Any:
     return quotient
 
 
-def _floor_div(num: Any, den: Any) -> Any:
+def floor_div(num: Any, den: Any) -> Any:
     """floor(num / den) in normal form: an atom is made only where none of the rewrites applies."""
     if not isinstance(den, Dim):
         if not isinstance(num, Dim):
             return num // den
         if den == 0:
             raise ZeroDivisionError(f"{num} divided by zero")
-    scale = _denominator(num, den)
+    scale = denominator(num, den)
     num, den = _cancel(num * scale, den * scale)
-    if _terms_of(den)[0][0] < 0:
+    if terms(den)[0][0] < 0:
         num, den = -num, -den
     if not isinstance(den, Dim) and not isinstance(num, Dim):
         return num // den
-    if not isinstance(den, Dim) and all(c < 0 for c, monomial in _terms_of(num) if monomial):
-        return -_floor_div(-num + den - 1, den)
+    if not isinstance(den, Dim) and all(c < 0 for c, monomial in terms(num) if monomial):
+        return -floor_div(-num + den - 1, den)
     quotient, remainder = _divide(num, den, lambda c, d: c // d)
     if isinstance(quotient, Dim) or quotient:
-        return quotient + _floor_div(remainder, den)
+        return quotient + floor_div(remainder, den)
     return _floor_div_reduced(remainder, den)
 
 
@@ -458,34 +475,34 @@ def _floor_div_reduced(num: Any, den: Any) -> Any:
     if not isinstance(num, Dim) and num == 0:
         return 0
     if not _nonnegative(den):
-        return _single(FloorDiv(num, den))
-    if all(c < 0 for c, _ in _terms_of(num)):
-        return -1 - _floor_div(-num - 1, den)
-    content = math.gcd(*(cast(int, c) for c, m in _terms_of(num) if m), *(cast(int, c) for c, _ in _terms_of(den)))
+        return single(FloorDiv(num, den))
+    if all(c < 0 for c, _ in terms(num)):
+        return -1 - floor_div(-num - 1, den)
+    content = math.gcd(*(cast(int, c) for c, m in terms(num) if m), *(cast(int, c) for c, _ in terms(den)))
     if content > 1 and isinstance(num, Dim):
-        return _floor_div(_from_pairs((cast(int, c) // content, m) for c, m in num._terms), _exact(den, content))
+        return floor_div(_from_pairs((cast(int, c) // content, m) for c, m in num._terms), exact_quotient(den, content))
     inner = _inner_floor_div(num, den)
     if inner is not None:
-        rest = num - _single(inner)
-        return _floor_div(inner.num + inner.den * rest, inner.den * den)
-    return _single(FloorDiv(num, den))
+        rest = num - single(inner)
+        return floor_div(inner.num + inner.den * rest, inner.den * den)
+    return single(FloorDiv(num, den))
 
 
 def _inner_floor_div(num: Any, den: Any) -> FloorDiv | None:
     """The x//a such that (x//a + r)//den should become (x + a*r)//(a*den), if there is exactly one."""
-    alone = _sole_atom(num, FloorDiv)
+    alone = sole_atom(num, FloorDiv)
     if alone is not None and _nonnegative(alone.den):
         return alone
     if isinstance(den, Dim):
         return None
-    found = [m[0] for c, m in _terms_of(num) if c == 1 and len(m) == 1 and isinstance(m[0], FloorDiv)]
+    found = [m[0] for c, m in terms(num) if c == 1 and len(m) == 1 and isinstance(m[0], FloorDiv)]
     found = [atom for atom in found if isinstance(atom.den, int)]
     return found[0] if len(found) == 1 else None
 
 
 def _cancel(num: Any, den: Any) -> tuple[Any, Any]:
     """Both divided by their greatest common number and monomial."""
-    pairs = (*_terms_of(num), *_terms_of(den))
+    pairs = (*terms(num), *terms(den))
     content = math.gcd(*(cast(int, c) for c, _ in pairs))
     common = list(pairs[-1][1])
     for atom in pairs[-1][1]:
@@ -493,11 +510,11 @@ def _cancel(num: Any, den: Any) -> tuple[Any, Any]:
             common.remove(atom)
     if content == 1 and not common:
         return num, den
-    return _exact(num, content, tuple(common)), _exact(den, content, tuple(common))
+    return exact_quotient(num, content, tuple(common)), exact_quotient(den, content, tuple(common))
 
 
-def _exact(value: Any, content: int, common: Monomial = ()) -> Any:
-    return _from_pairs((cast(int, c) // content, cast(Monomial, _without(m, common))) for c, m in _terms_of(value))
+def exact_quotient(value: Any, content: int, common: Monomial = ()) -> Any:
+    return _from_pairs((cast(int, c) // content, cast(Monomial, _without(m, common))) for c, m in terms(value))
 
 
 def _nonnegative(size: Size) -> bool:
@@ -507,5 +524,13 @@ def _nonnegative(size: Size) -> bool:
 
 def _nonnegative_atom(atom: Atom) -> bool:
     kind = any if isinstance(atom, Max) else all
-    return isinstance(atom, Name) or kind(_nonnegative(child) for child in _children(atom))
+    return isinstance(atom, Name) or kind(_nonnegative(child) for child in children(atom))
 
+
+def _ordered(left: Any, relation: str, right: Any) -> bool:
+    from ir.dim_bounds import decide  # bounds build on the normal form, and only these comparisons go the other way
+
+    answer = decide(right - left, strict=relation == "<")
+    if answer is None:
+        raise Undecided(f"whether {dim_text(left)} {relation} {dim_text(right)} depends on the symbols")
+    return answer

@@ -1,8 +1,8 @@
 """The text of symbolic sizes: quoting of names, and a small precedence parser for expressions over them.
 
-The parser knows no algebra: it applies Python's operators to what the caller's `symbol` and `functions` return, so that this
-module imports nothing and `ir.dims` can use it. It must never evaluate text by any other means, nor recurse deeper than
-`MAX_DEPTH`: the text may come from an untrusted model.
+The parser knows no algebra: it applies Python's operators to what the caller's `symbol` and `functions` return, so
+that this module imports nothing and `ir.dims` can use it. It must never evaluate text by any other means, nor recurse
+deeper than `MAX_DEPTH`: the text may come from an untrusted model.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def _unescape(match: re.Match[str]) -> str:
 def parse_expression(text: str, symbol: Callable[[str], Any], functions: Mapping[str, Function]) -> Any:
     """Applies the expression `text`, with Python's precedence, to symbols and functions.
 
-    Returns an int, a Fraction, or what the operators on symbols return. Raises ValueError for text that is no expression,
-    is longer than `MAX_LENGTH`, or nests deeper than `MAX_DEPTH`. What the operators and functions raise passes through.
+    Returns an int, a Fraction, or what the operators on symbols return. Raises ValueError for text that is no
+    expression, is longer than `MAX_LENGTH`, or nests deeper than `MAX_DEPTH`. What the operators and functions raise
+    passes through.
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"an expression of {len(text)} characters; at most {MAX_LENGTH} are read")
