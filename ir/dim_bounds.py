@@ -31,7 +31,6 @@ from ir.dim_form import (
     plain,
     required,
     single,
-    sole_atom,
     terms,
 )  # fmt: skip
 
@@ -218,9 +217,7 @@ def maximum(*sizes: Number) -> Size:
 def _extremum(sizes: Iterable[Number], kind: type[Min] | type[Max], opposite: type[Min] | type[Max]) -> Any:
     args: dict[Any, None] = {}
     for size in sizes:
-        value = plain(required(size))
-        atom = sole_atom(value, kind)
-        args.update(dict.fromkeys((value,) if atom is None else atom.args))
+        args.update(dict.fromkeys(_flattened(plain(required(size)), kind, opposite)))
     if not args:
         raise ValueError("the least or greatest of no sizes")
     scale = denominator(*args)
@@ -234,6 +231,16 @@ def _extremum(sizes: Iterable[Number], kind: type[Min] | type[Max], opposite: ty
         (exact_quotient(arg, content) for arg in kept), key=lambda arg: (isinstance(arg, int), dim_text(arg))
     )
     return single(kind(tuple(ordered))) * Fraction(content, scale)
+
+
+def _flattened(size: Any, kind: type[Min] | type[Max], opposite: type[Min] | type[Max]) -> tuple[Any, ...]:
+    """The arguments of a multiple of `kind` (or of minus its opposite), multiplied; else `size` alone."""
+    split = terms(size)
+    if len(split) != 1 or len(split[0][1]) != 1:
+        return (size,)
+    coefficient, (atom,) = split[0]
+    nested = isinstance(atom, kind if coefficient > 0 else opposite)
+    return tuple(plain(coefficient * arg) for arg in children(atom)) if nested else (size,)
 
 
 def _undominated(args: list[Any], least: bool) -> list[Any]:

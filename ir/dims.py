@@ -133,7 +133,7 @@ _FUNCTIONS: dict[str, Function] = {
 }
 
 __all__ = [
-    "Atom", "Dim", "FloorDiv", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided", "bounded", "ceil",
-    "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "lower_bound", "maximum", "minimum", "names",
-    "parse_dim", "parse_dim_param", "substitute", "symbol", "terms", "upper_bound",
+    "Atom", "Dim", "FloorDiv", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided", "bounded",
+    "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "lower_bound", "maximum",
+    "minimum", "names", "parse_dim", "parse_dim_param", "substitute", "symbol", "terms", "upper_bound",
 ]  # fmt: skip
