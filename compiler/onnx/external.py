@@ -44,7 +44,7 @@ class DataRange:
 
 
 def data_range(tensor: onnx.TensorProto) -> DataRange:
-    """The range that `tensor` names; unknown keys are ignored. Raises ModelError E0303 for missing or malformed ones."""
+    """The range that `tensor` names; unknown keys are ignored. Raises ModelError E0303 where it is malformed."""
     found: dict[str, str] = {}
     for entry in tensor.external_data:
         if entry.key not in _KNOWN_KEYS:

@@ -311,10 +311,7 @@ def _typed_values(tensor: onnx.TensorProto, dtype: DType, shape: tuple[int, ...]
     name, item = _TYPED_FIELDS.get(dtype.name, ("int32_data", np.int32))
     values = getattr(tensor, name)
     stored_bytes = bytes_in_file(dtype, shape)
-    if dtype.kind == "complex":
-        word = np.dtype(item)
-    else:
-        word = np.dtype(f"u{dtype.itemsize}") if dtype.is_integer or item is np.int32 else np.dtype(item)
+    word = np.dtype(item if issubclass(item, np.floating) else f"u{dtype.itemsize}")
     if len(values) * word.itemsize != stored_bytes:
         raise ModelError(
             "E0302",
