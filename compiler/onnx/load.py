@@ -10,7 +10,8 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +23,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from compiler.errors import EXIT_LIMIT, ModelError
 from compiler.onnx.external import DataFile, data_range, find_data_file
 from compiler.onnx.wire import strip_weights
-from ir.blob import ArrayBlob, Blob, FileBlob, FileIdentity, bytes_in_file, decode
+from ir.blob import ArrayBlob, Blob, DeferredBlob, FileBlob, FileIdentity, bytes_in_file, decode
 from ir.types import DTYPES, DType
 
 _LFS_POINTER = b"version https://git-lfs"
@@ -89,18 +90,26 @@ class LoadedModel:
 
         Raises ModelError: E0302 for a malformed tensor, E0303 for its external data, E0304 over a limit.
         """
-        try:
+        with self._naming(tensor):
             return self._blob(tensor)
-        except ModelError as error:
-            name = tensor.name if isinstance(tensor.name, str) and tensor.name else "without a name"
-            located = ModelError(
-                error.code,
-                f"tensor {name}: {error.message}",
-                file=self._file,
-                help=error.help,
-                exit_code=error.exit_code,
-            )
-            raise located from error
+
+    def sparse_blob(self, sparse: onnx.SparseTensorProto) -> Blob:
+        """The value of a SparseTensorProto of this model, dense. Reads nothing before the array is asked for.
+
+        Raises ModelError as `blob` does; indices outside the shape raise it (E0302) when the array is made.
+        """
+        values, indices = self.blob(sparse.values), self.blob(sparse.indices)
+        with self._naming(sparse.values):
+            shape = self._shape(sparse)
+            count = values.elements
+            if indices.dtype is not DTYPES["i64"] or indices.shape not in ((count,), (count, len(shape))):
+                raise ModelError("E0302", f"its indices are {indices.dtype}{list(indices.shape)} for {count} values")
+
+        def dense(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
+            with self._naming(sparse.values):
+                return _dense(values, indices, shape)
+
+        return DeferredBlob("dense", dense, (values, indices), values.dtype, shape)
 
     def sha256(self) -> str:
         """Hex digest of the model file (not of external data), or of the serialised proto of a model made in memory."""
@@ -115,6 +124,18 @@ class LoadedModel:
     @property
     def _file(self) -> str | None:
         return None if self.path is None else str(self.path)
+
+    @contextmanager
+    def _naming(self, tensor: onnx.TensorProto) -> Iterator[None]:
+        """Errors raised within say that they are about `tensor`."""
+        try:
+            yield
+        except ModelError as error:
+            name = tensor.name if isinstance(tensor.name, str) and tensor.name else "without a name"
+            error.message = f"tensor {name}: {error.message}"
+            error.args = (error.message,)
+            error.file = self._file
+            raise
 
     def _digest(self) -> str:
         if self.path is None:
@@ -151,7 +172,7 @@ class LoadedModel:
         _check_length(len(raw), expected, dtype, shape)
         return ArrayBlob(decode(np.frombuffer(raw, np.uint8), dtype, shape))
 
-    def _shape(self, tensor: onnx.TensorProto) -> tuple[int, ...]:
+    def _shape(self, tensor: onnx.TensorProto | onnx.SparseTensorProto) -> tuple[int, ...]:
         shape = tuple(tensor.dims)
         if len(shape) > self.limits.rank:
             raise _over_limit("rank", len(shape), self.limits.rank)
@@ -253,6 +274,7 @@ def _check_model(proto: onnx.ModelProto, limits: Limits) -> None:
     """Guard the walks that follow: there is a graph, nodes are few enough and not nested too deep, names are text."""
     if not proto.HasField("graph"):
         raise ModelError("E0302", "the file holds no graph: it is not an ONNX model")
+    _refuse_bytes(entry.domain for entry in proto.opset_import)
     count = 0
     pending: list[tuple[onnx.GraphProto | onnx.FunctionProto, int]] = [(proto.graph, 0)]
     pending.extend((function, 0) for function in proto.functions)
@@ -263,14 +285,18 @@ def _check_model(proto: onnx.ModelProto, limits: Limits) -> None:
         count += len(graph.node)
         if count > limits.nodes:
             raise _over_limit("number of nodes", count, limits.nodes)
-        for text in _names(graph):
-            if not isinstance(text, str):  # protobuf hands invalid UTF-8 through as bytes
-                raise ModelError("E0302", f"the name {text!r} is not UTF-8 text")
+        _refuse_bytes(_names(graph))
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     pending.append((attribute.g, depth + 1))
                 pending.extend((inner, depth + 1) for inner in attribute.graphs)
+
+
+def _refuse_bytes(names: Iterable[str | bytes]) -> None:
+    for name in names:
+        if not isinstance(name, str):  # protobuf hands invalid UTF-8 through as bytes
+            raise ModelError("E0302", f"the name {name!r} is not UTF-8 text")
 
 
 def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str | bytes]:
@@ -285,6 +311,7 @@ def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str | bytes]
     values = [*graph.value_info]
     if isinstance(graph, onnx.FunctionProto):
         yield from (graph.domain, graph.overload, *graph.input, *graph.output, *graph.attribute)
+        yield from (entry.domain for entry in graph.opset_import)
         yield from (attribute.name for attribute in graph.attribute_proto)
     else:
         yield from (tensor.name for tensor in graph.initializer)
@@ -292,7 +319,16 @@ def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str | bytes]
         values += [*graph.input, *graph.output]
     for value in values:
         yield value.name
-        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        yield from _dim_names(value.type)
+
+
+def _dim_names(type: onnx.TypeProto) -> Iterator[str | bytes]:
+    kind = type.WhichOneof("value")
+    while kind in ("sequence_type", "optional_type"):
+        type = getattr(type, kind).elem_type
+        kind = type.WhichOneof("value")
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        yield from (dim.dim_param for dim in getattr(type, kind).shape.dim)
 
 
 def _strings(tensor: onnx.TensorProto, shape: tuple[int, ...]) -> Blob:
@@ -322,6 +358,19 @@ def _typed_values(tensor: onnx.TensorProto, dtype: DType, shape: tuple[int, ...]
     if dtype.kind == "bool":
         return ArrayBlob((array != 0).reshape(shape))
     return ArrayBlob(decode(array.astype(word).view(np.uint8), dtype, shape))
+
+
+def _dense(values: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`values` put where `indices` say: positions in the flat tensor, or a row of coordinates for each value."""
+    bounds = np.array(shape, np.int64) if indices.ndim == 2 else math.prod(shape)
+    if ((indices < 0) | (indices >= bounds)).any():
+        raise ModelError("E0302", f"an index lies outside its shape {list(shape)}")
+    positions = indices
+    if indices.ndim == 2:
+        positions = indices @ np.array([math.prod(shape[axis + 1 :]) for axis in range(len(shape))], np.int64)
+    dense = np.full(math.prod(shape), b"" if values.dtype == object else 0, values.dtype)
+    dense[positions] = values.reshape(-1)
+    return dense.reshape(shape)
 
 
 def _check_length(length: int, expected: int, dtype: DType, shape: tuple[int, ...]) -> None:

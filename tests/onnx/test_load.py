@@ -196,6 +196,32 @@ def test_strings() -> None:
         read_model_proto(helper.make_model(graph())).blob(tensor)
 
 
+def test_sparse_tensors_become_dense_when_asked_for(tmp_path: Path) -> None:
+    values = numpy_helper.from_array(np.array([1, 2, 3], np.float32), "v")
+    coordinates = np.array([[0, 1], [1, 0], [1, 2]])
+    expected = [[0, 1, 0], [2, 0, 3]]
+    for indices in (coordinates, np.ravel_multi_index(tuple(coordinates.T), (2, 3))):
+        sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(indices, "i"), [2, 3])
+        model = helper.make_model(graph())
+        model.graph.sparse_initializer.append(sparse)
+        loaded = read_model(save(model, tmp_path / "m.onnx"))
+        assert loaded.sparse_blob(loaded.proto.graph.sparse_initializer[0]).array().tolist() == expected
+    for indices in (np.array([0, 1, 6]), np.array([-1, 0, 1]), np.array([[0, 0], [0, 3], [0, 1]])):
+        sparse.indices.CopyFrom(numpy_helper.from_array(indices, "i"))
+        with pytest.raises(ModelError, match="tensor v: an index lies outside"):
+            loaded.sparse_blob(sparse).array()
+    for wrong in (np.arange(2), np.zeros((3, 3), np.int64), np.arange(3, dtype=np.int32)):
+        sparse.indices.CopyFrom(numpy_helper.from_array(wrong, "i"))
+        with pytest.raises(ModelError, match="tensor v: its indices"):
+            loaded.sparse_blob(sparse)
+
+
+def test_sparse_strings() -> None:
+    values = helper.make_tensor("v", TensorProto.STRING, [1], [b"x"])
+    sparse = onnx.SparseTensorProto(values=values, indices=numpy_helper.from_array(np.array([1])), dims=[2])
+    assert read_model_proto(helper.make_model(graph())).sparse_blob(sparse).array().tolist() == [b"", b"x"]
+
+
 # --- malformed tensors
 
 
@@ -431,10 +457,26 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
         assert caught.value.file == str(path)
 
 
-def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
-    name = length_prefixed(3, b"\xff\xfe")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (7, 2),
+        (7, 1, 3),
+        (7, 1, 1),
+        (7, 1, 5, 1),
+        (7, 11, 1),
+        (7, 11, 2, 1, 2, 1, 2),
+        (7, 11, 2, 4, 1, 1, 2, 1, 2),
+        (8, 1),
+    ],
+)
+def test_names_that_are_not_text_are_refused(tmp_path: Path, fields: tuple[int, ...]) -> None:
+    """`fields` are the field numbers on the way to a string: graph name, node name, input, attribute, dim name ..."""
+    data = b"\xff\xfe"
+    for number in reversed(fields):
+        data = length_prefixed(number, data)
     path = tmp_path / "m.onnx"
-    path.write_bytes(length_prefixed(7, length_prefixed(1, name)))
+    path.write_bytes(length_prefixed(7, b"") + data)
     with pytest.raises(ModelError, match="UTF-8"):
         read_model(path)
 
