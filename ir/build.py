@@ -15,7 +15,7 @@ from ir import types as t
 from ir.blob import ArrayBlob, Blob
 from ir.dims import Dim, Size, Undecided, bounded
 from ir.graph import Graph, Node, Value
-from ir.op import OPS, Op, OpError
+from ir.op import OPS, Op, OpError, assumptions
 from ir.types import DType, TensorType, Type, dtype_of
 
 CONTENT_LIMIT = 4096
@@ -53,11 +53,13 @@ class Builder:
         Raises OpError where the op's type rule refuses the operands.
         """
         values = self.values(operands)
-        with self, bounded(self.graph.bounds):
+        with self, bounded(self.graph.bounds), assumptions() as demanded:
             inferred = op.infer(*(None if v is None else v.type for v in values))
             types: tuple[Type, ...] = inferred if isinstance(inferred, tuple) else (inferred,)
             node = self.graph.insert(op, values, types, names=names, sources=self.sources, before=self.before)
             _evaluate(node)
+        for a, b in demanded:
+            self.assume_equal(a, b)
         return node.outputs[0] if len(node.outputs) == 1 else tuple(node.outputs)
 
     def values(self, operands: Iterable[Any]) -> list[Value | None]:

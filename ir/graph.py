@@ -197,6 +197,11 @@ class Graph:
         self._names.add(name)
         return name
 
+    def rename(self, value: Value, name: str) -> None:
+        """Gives a value another name; a number is added where the name is taken."""
+        self._names.discard(value.name)
+        value.name = self.fresh_name(name)
+
     def nodes(self, op_name: str | None = None) -> Iterator[Node]:
         """Nodes in order, optionally those of one op. The current node may be removed while iterating."""
         node = self._first

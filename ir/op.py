@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -157,6 +159,27 @@ def operand_names(cls: type[Op]) -> list[str]:
     return [f"*{p.name}" if p.kind is p.VAR_POSITIONAL else p.name for p in parameters]
 
 
+_assumptions: ContextVar[list[tuple[Size, Size]] | None] = ContextVar("assumptions", default=None)
+
+
+def assume_equal(a: Size, b: Size) -> None:
+    """For type rules: records that the op demands two sizes to be equal, where that cannot be decided now."""
+    found = _assumptions.get()
+    if a != b and found is not None:
+        found.append((a, b))
+
+
+@contextmanager
+def assumptions() -> Iterator[list[tuple[Size, Size]]]:
+    """Collects what `assume_equal` records."""
+    found: list[tuple[Size, Size]] = []
+    token = _assumptions.set(found)
+    try:
+        yield found
+    finally:
+        _assumptions.reset(token)
+
+
 def require(condition: bool, message: str | Callable[[], str]) -> None:
     """Raises OpError(message) unless the condition holds."""
     if not condition:
@@ -164,5 +187,5 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 
 
 __all__ = [
-    "OPS", "Example", "Op", "OpError", "case", "ints", "op", "operand_names", "parse_type", "require", "sample", "sizes", "split_commas",
+    "OPS", "Example", "Op", "OpError", "assume_equal", "assumptions", "case", "ints", "op", "operand_names", "parse_type", "require", "sample", "sizes", "split_commas",
 ]  # fmt: skip

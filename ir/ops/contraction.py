@@ -5,10 +5,65 @@ from __future__ import annotations
 import numpy as np
 
 from ir.dims import Size
-from ir.element import Tensor, sum_over
+from ir.element import Tensor, cast, sum_over
 from ir.expr import Expr
-from ir.op import Op, case, ints, op, require
-from ir.types import TensorType
+from ir.op import Op, assume_equal, case, ints, op, require
+from ir.ops.elementwise import broadcast_shapes, same_dtype
+from ir.ops.reduction import accumulator, wide
+from ir.types import TensorType, dtype_of
+
+
+@op
+class Matmul(Op):
+    """Matrix product with the semantics of np.matmul: leading axes broadcast, operands of rank 1 are vectors.
+
+    Sums of narrow floats are taken in f32; integers wrap.
+    """
+
+    axes = "b h m n"
+    examples = [
+        case("f32[3,4]", "f32[4,5]"), case("f32[2,1,3,4]", "f32[3,4,5]"), case("f32[4]", "f32[4,5]"),
+        case("f32[2,3,4]", "f32[4]"), case("f32[4]", "f32[4]"), case("f16[2,3]", "f16[3,2]"), case("i32[2,3]", "i32[3,2]"),
+        case("f32[2,0]", "f32[0,3]"),
+    ]  # fmt: skip
+
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
+        dtype = same_dtype("matmul", x, y)
+        require(dtype.kind in ("float", "int", "uint"), lambda: f"matmul does not take {dtype}")
+        require(x.rank >= 1 and y.rank >= 1, lambda: f"matmul: operands {x} and {y} need at least one axis each")
+        inner, other = x.shape[-1], y.shape[-2] if y.rank > 1 else y.shape[0]
+        require(not (isinstance(inner, int) and isinstance(other, int)) or inner == other,
+                lambda: f"matmul: {x} and {y} disagree on the axis summed over ({inner} and {other})")  # fmt: skip
+        assume_equal(inner, other)
+        rows = x.shape[-2:-1]
+        columns = y.shape[-1:] if y.rank > 1 else ()
+        return TensorType(dtype, (*broadcast_shapes(x.shape[:-2], y.shape[:-2]), *rows, *columns))
+
+    def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        exact = accumulator(dtype_of(x)).numpy
+        return np.asarray(np.matmul(x.astype(exact, copy=False), y.astype(exact, copy=False))).astype(x.dtype, copy=False)
+
+    def element(self, i: tuple[Expr, ...], x: Tensor, y: Tensor) -> Expr:
+        batch, own = list(i), []
+        if y.rank > 1:
+            own.append(batch.pop())
+        if x.rank > 1:
+            own.insert(0, batch.pop())
+        of_x = _batch_index(batch, x)
+        of_y = _batch_index(batch, y)
+
+        def term(k: Expr) -> Expr:
+            left = x.at(*of_x, own[0], k) if x.rank > 1 else x.at(k)
+            right = y.at(*of_y, k, own[-1]) if y.rank > 1 else y.at(k)
+            return wide(left) * wide(right)
+
+        return cast(sum_over(x.shape[-1:], term), x.dtype)
+
+
+def _batch_index(batch: list[Expr], x: Tensor) -> list[Expr | int]:
+    """The part of `batch` that indexes the leading axes of `x`, 0 where `x` is broadcast."""
+    own = max(0, x.rank - 2)
+    return [0 if size == 1 else i for i, size in zip(batch[len(batch) - own :], x.shape[:own])]
 
 
 @op

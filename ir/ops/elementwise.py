@@ -12,7 +12,7 @@ from ir.dims import Dim, Size
 from ir.element import Tensor, apply, cast, select
 from ir.expr import Expr
 from ir.functions import FUNCTIONS
-from ir.op import Op, OpError, case, op, require
+from ir.op import Op, OpError, assume_equal, case, op, require
 from ir.types import DType, TensorType
 
 
@@ -35,7 +35,10 @@ def broadcast_sizes(sizes: list[Size]) -> Size:
     fixed = [size for size in wide if isinstance(size, int)]
     if len(fixed) > 1:
         raise OpError(f"sizes {fixed[0]} and {fixed[1]} do not broadcast")
-    return fixed[0] if fixed else wide[0]
+    chosen = fixed[0] if fixed else wide[0]
+    for other in wide:
+        assume_equal(other, chosen)
+    return chosen
 
 
 def same_dtype(op_name: str, *types: TensorType) -> DType:

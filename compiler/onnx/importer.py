@@ -1,0 +1,360 @@
+"""From a loaded ONNX model to a graph: names, opsets, functions, subgraphs. What an operator means is in `ops/`.
+
+All problems of a model are collected and reported together, each with its node. Values that depend on a node which
+failed are skipped in silence, so that one cause gives one error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import onnx
+
+from compiler.errors import CompileError, ModelError, NodeRef, Problems, UnsupportedError
+from compiler.onnx import registry
+from compiler.onnx.functions import FunctionLibrary, body_of_schema
+from compiler.onnx.load import LoadedModel, element_type
+from compiler.onnx.signature import DimSpec, input_types
+from ir.build import Builder
+from ir.graph import Graph, Node, Value
+from ir.op import OpError
+from ir.types import SequenceType, TensorType, Type
+
+_NEST_LIMIT = 32
+
+
+class OnnxBuilder(Builder):
+    """The builder that operator functions get: a Builder that also knows the node it works for."""
+
+    def __init__(self, scope: Scope, node: onnx.NodeProto, ref: NodeRef, opset: int) -> None:
+        super().__init__(scope.graph, sources=(ref.name,))
+        self.scope = scope
+        self.opset = opset
+        self.ref = ref
+        self.output_names = list(node.output)
+
+    def is_output_used(self, position: int) -> bool:
+        """Whether the node names its output number `position`."""
+        return position < len(self.output_names) and bool(self.output_names[position])
+
+    def subgraph(self, proto: onnx.GraphProto, types: Sequence[Type], name: str) -> tuple[Graph, list[Value]]:
+        """A nested graph as a closed Graph whose inputs are `types` and then what it captures; and the captured values."""
+        return self.scope.close(proto, types, name, self.ref)
+
+    def inline(self, proto: onnx.GraphProto, arguments: Sequence[Value] = ()) -> list[Value]:
+        """The nodes of a nested graph inserted here; its outputs."""
+        return self.scope.inline(proto, arguments, self.ref)
+
+
+class Scope:
+    """The names of one ONNX graph: values made so far, and initializers not yet used."""
+
+    def __init__(self, importer: Importer, graph: Graph, outer: Scope | None, path: str, opsets: Mapping[str, int]) -> None:
+        self.importer = importer
+        self.graph = graph
+        self.outer = outer
+        self.path = path
+        self.opsets = opsets
+        self.values: dict[str, Value | None] = {}
+        self.initializers: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = {}
+        self.captured: dict[str, Value] | None = None
+        self.depth = 0 if outer is None else outer.depth + 1
+
+    def close(self, proto: onnx.GraphProto, types: Sequence[Type], name: str, ref: NodeRef) -> tuple[Graph, list[Value]]:
+        """See `OnnxBuilder.subgraph`."""
+        graph = Graph(name)
+        graph.bounds = self.graph.bounds
+        inner = Scope(self.importer, graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets)
+        inner.captured = {}
+        for declared, type_ in zip(proto.input, types):
+            inner.values[declared.name] = graph.add_input(declared.name, type_)
+        outputs = inner.run(proto)
+        graph.set_outputs(outputs, [o.name for o in proto.output])
+        return graph, list(inner.captured.values())
+
+    def inline(self, proto: onnx.GraphProto, arguments: Sequence[Value], ref: NodeRef) -> list[Value]:
+        """See `OnnxBuilder.inline`."""
+        inner = Scope(self.importer, self.graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets)
+        for declared, value in zip(proto.input, arguments):
+            inner.values[declared.name] = value
+        return inner.run(proto)
+
+    def run(self, proto: onnx.GraphProto) -> list[Value]:
+        """Imports every node; the values of the outputs. Raises Failed where an output could not be made."""
+        if self.depth > _NEST_LIMIT:
+            raise ModelError("E0304", f"graphs are nested more than {_NEST_LIMIT} deep")
+        self.declare_initializers(proto)
+        self.run_nodes(proto.node)
+        return self.results([o.name for o in proto.output])
+
+    def declare_initializers(self, proto: onnx.GraphProto) -> None:
+        for tensor in proto.initializer:
+            self.initializers[tensor.name] = tensor
+        for sparse in proto.sparse_initializer:
+            self.initializers[sparse.values.name] = sparse
+
+    def results(self, names: Iterable[str]) -> list[Value]:
+        found = []
+        for name in names:
+            value = self.lookup(name)
+            if value is None:
+                raise Failed
+            found.append(value)
+        return found
+
+    def run_nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        for index, node in enumerate(nodes):
+            self.importer.tick()
+            try:
+                self.import_node(index, node)
+            except Failed:
+                self.fail(node)
+            except CompileError as error:
+                self.importer.errors.append(error)
+                self.fail(node)
+
+    def fail(self, node: onnx.NodeProto) -> None:
+        for name in node.output:
+            self.values[name] = None
+
+    def lookup(self, name: str) -> Value | None:
+        """The value called `name` here or in an outer graph; None where its node failed. Raises ModelError."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                value = scope.values[name]
+                return value if value is None else self.capture(name, value)
+            if name in scope.initializers:
+                return self.capture(name, scope.load_initializer(name))
+            scope = scope.outer
+        raise ModelError("E0302", f"nothing produces the value '{name}'")
+
+    def capture(self, name: str, value: Value) -> Value:
+        """`value` as seen in this scope's graph: an outer value becomes a further input of each closed graph between."""
+        if value.graph is self.graph:
+            return value
+        assert self.outer is not None
+        outside = self.outer.capture(name, value)
+        if self.captured is None:  # inlined into the outer scope's graph
+            return outside
+        known = next((v for v, o in self.imported.items() if o is outside), None) if self.captured else None
+        if known is not None:
+            return known
+        if outside.content is not None and outside.node is not None:
+            inner = Builder(self.graph, before=next(self.graph.nodes(), None)).const(_content_of(outside), name=name)
+            return inner
+        inner = self.graph.add_input(name, outside.type)
+        self.captured[name] = outside
+        self.imported[inner] = outside
+        return inner
+
+    @property
+    def imported(self) -> dict[Value, Value]:
+        """Inputs of this closed graph that stand for outer values."""
+        if not hasattr(self, "_imported"):
+            self._imported: dict[Value, Value] = {}
+        return self._imported
+
+    def load_initializer(self, name: str) -> Value:
+        tensor = self.initializers.pop(name)
+        if isinstance(tensor, onnx.SparseTensorProto):
+            blob = self.importer.model.sparse_blob(tensor)
+        else:
+            blob = self.importer.model.blob(tensor)
+        value = Builder(self.graph, before=next(self.graph.nodes(), None)).const(blob, name=name)
+        self.values[name] = value
+        return value
+
+    def import_node(self, index: int, node: onnx.NodeProto) -> None:
+        name = node.name or f"{node.op_type}_{index}"
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        function = self.importer.functions.find(domain, node.op_type, node.overload)
+        if function is not None:
+            ref = NodeRef(name, node.op_type, domain, None, index, self.path)
+            self.call_function(function, node, ref)
+            return
+        opset = self.opsets.get(domain)
+        if opset is None and domain == "":
+            opset = self.opsets.get("ai.onnx")
+        ref = NodeRef(name, node.op_type, domain, opset, index, self.path)
+        inputs = [self.lookup(n) if n else None for n in node.input]
+        if any(v is None and n for v, n in zip(inputs, node.input)):
+            raise Failed
+        ref = _with_types(ref, node, inputs)
+        entry = registry.find(domain, node.op_type, opset or 1)
+        if entry is None:
+            self.expand_schema(node, ref, inputs)
+            return
+        b = OnnxBuilder(self, node, ref, opset or 1)
+        last = self.graph._last
+        try:
+            outputs = registry.call(entry, b, list(inputs), self.attributes(node))
+        except OpError as error:
+            raise UnsupportedError("E0402", f"{node.op_type}: {error}", node=ref, file=self.importer.file) from error
+        self.bind(node, ref, outputs, last)
+
+    def bind(self, node: onnx.NodeProto, ref: NodeRef, outputs: Sequence[Value | None], last: Node | None) -> None:
+        for position, name in enumerate(node.output):
+            value = outputs[position] if position < len(outputs) else None
+            if not name:
+                continue
+            if name in self.values or name in self.initializers:
+                raise ModelError("E0302", f"two nodes produce the value '{name}'", node=ref, file=self.importer.file)
+            if value is None:
+                raise UnsupportedError("E0403", f"{node.op_type}: output number {position} ('{name}') is not supported",
+                                       node=ref, file=self.importer.file)  # fmt: skip
+            if value.node is not None and value.graph is self.graph and value.name.partition(".")[0].isdigit():
+                self.graph.rename(value, name)
+            self.values[name] = value
+
+    def attributes(self, node: onnx.NodeProto) -> dict[str, Any]:
+        return {a.name: self.importer.attribute(a) for a in node.attribute}
+
+    def call_function(self, function: onnx.FunctionProto, node: onnx.NodeProto, ref: NodeRef) -> None:
+        """Inlines a model-local function at a node that calls it."""
+        arguments = [self.lookup(n) if n else None for n in node.input]
+        if any(v is None and n for v, n in zip(arguments, node.input)):
+            raise Failed
+        opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+        inner = Scope(self.importer, self.graph, None, f"{self.path}/{ref.name}" if self.path else ref.name, opsets)
+        inner.depth = self.depth + 1
+        if inner.depth > _NEST_LIMIT:
+            raise ModelError("E0304", f"functions are nested more than {_NEST_LIMIT} deep", node=ref)
+        inner.captured = None
+        omitted: set[str] = set()
+        for position, name in enumerate(function.input):
+            value = arguments[position] if position < len(arguments) else None
+            if value is None:
+                omitted.add(name)
+            else:
+                inner.values[name] = value
+        nodes = self.importer.functions.instantiate(function, node, omitted)
+        inner.run_nodes(nodes)
+        outputs = [inner.values.get(n) if n else None for n in function.output]
+        if any(n and v is None for n, v in zip(node.output, outputs)):
+            raise Failed
+        self.bind(node, ref, outputs, None)
+
+    def expand_schema(self, node: onnx.NodeProto, ref: NodeRef, inputs: Sequence[Value | None]) -> None:
+        """Imports an operator without an importer of its own from the function body in its ONNX schema."""
+        function = body_of_schema(node, ref.opset or 1, [None if v is None else v.type for v in inputs])
+        if function is None:
+            where = f" (opset {ref.opset})" if ref.opset else ": its domain has no opset in this model"
+            raise UnsupportedError("E0401", f"operator {ref.domain or 'ai.onnx'}::{node.op_type} is not supported{where}",
+                                   node=ref, file=self.importer.file, help="`sesame ops` lists what is")  # fmt: skip
+        self.call_function(function, node, ref)
+
+
+class Failed(Exception):
+    """A value depends on a node whose error is already recorded."""
+
+
+class Importer:
+    """One import of one model. `errors` collects what is wrong with it."""
+
+    def __init__(self, model: LoadedModel, dims: DimSpec) -> None:
+        self.model = model
+        self.dims = dims
+        self.file = str(model.path) if model.path else None
+        self.errors: list[CompileError] = []
+        self.functions = FunctionLibrary(model.proto.functions)
+        self._nodes = 0
+
+    def tick(self) -> None:
+        """Counts a node; what is inlined counts each time, so that functions cannot grow without bound."""
+        self._nodes += 1
+        if self._nodes > self.model.limits.nodes:
+            raise ModelError("E0304", f"the model has more than {self.model.limits.nodes} nodes", file=self.file)
+
+    def attribute(self, proto: onnx.AttributeProto) -> Any:
+        """An attribute as Python sees it: numbers, str, tuples, Blobs for tensors, GraphProtos for graphs."""
+        kind = proto.type
+        at = onnx.AttributeProto
+        match kind:
+            case at.FLOAT:
+                return proto.f
+            case at.INT:
+                return proto.i
+            case at.STRING:
+                return _text(proto.s)
+            case at.TENSOR:
+                return self.model.blob(proto.t)
+            case at.SPARSE_TENSOR:
+                return self.model.sparse_blob(proto.sparse_tensor)
+            case at.GRAPH:
+                return proto.g
+            case at.FLOATS:
+                return tuple(proto.floats)
+            case at.INTS:
+                return tuple(proto.ints)
+            case at.STRINGS:
+                return tuple(_text(s) for s in proto.strings)
+            case at.TENSORS:
+                return tuple(self.model.blob(t) for t in proto.tensors)
+            case at.GRAPHS:
+                return tuple(proto.graphs)
+            case at.TYPE_PROTO:
+                return type_of(proto.tp)
+        raise ModelError("E0302", f"attribute '{proto.name}' has unknown type {kind}")
+
+    def run(self) -> Graph:
+        """The graph. Raises Problems with everything that is wrong."""
+        proto = self.model.proto.graph
+        graph = Graph(proto.name or "model")
+        opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in self.model.proto.opset_import}
+        scope = Scope(self, graph, None, "", opsets)
+        scope.declare_initializers(proto)
+        types, graph.bounds = input_types(proto, scope.initializers, self.dims, self.file)
+        for name, type_ in types.items():
+            scope.values[name] = graph.add_input(name, type_)
+        try:
+            scope.run_nodes(proto.node)
+            outputs = scope.results(o.name for o in proto.output)
+        except Failed:
+            outputs = []
+        except CompileError as error:
+            self.errors.append(error)
+            outputs = []
+        if self.errors:
+            raise self.errors[0] if len(self.errors) == 1 else Problems(self.errors)
+        graph.set_outputs(outputs, [o.name for o in proto.output])
+        return graph
+
+
+def import_model(model: LoadedModel, dims: Mapping[str, int | tuple[int, int | None]] | None = None) -> Graph:
+    """The graph of a loaded model. `dims` fixes or bounds symbolic dims by name.
+
+    Raises CompileError (ModelError, UnsupportedError, UsageError), or Problems with several of them.
+    """
+    return Importer(model, DimSpec(dims or {})).run()
+
+
+def type_of(proto: onnx.TypeProto) -> Type:
+    """A TypeProto without its dims' names: element type and nesting."""
+    if proto.HasField("sequence_type"):
+        return SequenceType(type_of(proto.sequence_type.elem_type))
+    return TensorType(element_type(proto.tensor_type.elem_type), ())
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _content_of(value: Value) -> Any:
+    blob = value.blob
+    if blob is not None:
+        return blob
+    content = value.content
+    assert content is not None
+    if content.dtype == object and not isinstance(content.reshape(-1)[0] if content.size else "", str):
+        return content.tolist()
+    return content
+
+
+def _with_types(ref: NodeRef, node: onnx.NodeProto, inputs: Sequence[Value | None]) -> NodeRef:
+    described = tuple(f"'{n}' {v.type}" for n, v in zip(node.input, inputs) if v is not None)
+    return NodeRef(ref.name, ref.op, ref.domain, ref.opset, ref.index, ref.path, described, tuple(f"'{n}'" for n in node.output if n))

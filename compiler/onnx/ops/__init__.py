@@ -1,0 +1,1 @@
+"""ONNX operators by family; the registry imports every module here."""
