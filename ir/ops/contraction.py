@@ -23,8 +23,8 @@ class Matmul(Op):
     axes = "b h m n"
     examples = [
         case("f32[3,4]", "f32[4,5]"), case("f32[2,1,3,4]", "f32[3,4,5]"), case("f32[4]", "f32[4,5]"),
-        case("f32[2,3,4]", "f32[4]"), case("f32[4]", "f32[4]"), case("f16[2,3]", "f16[3,2]"), case("i32[2,3]", "i32[3,2]"),
-        case("f32[2,0]", "f32[0,3]"),
+        case("f32[2,3,4]", "f32[4]"), case("f32[4]", "f32[4]"), case("f16[2,3]", "f16[3,2]"),
+        case("i32[2,3]", "i32[3,2]"), case("f32[2,0]", "f32[0,3]"),
     ]  # fmt: skip
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
@@ -41,7 +41,9 @@ class Matmul(Op):
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         exact = accumulator(dtype_of(x)).numpy
-        return np.asarray(np.matmul(x.astype(exact, copy=False), y.astype(exact, copy=False))).astype(x.dtype, copy=False)
+        return np.asarray(np.matmul(x.astype(exact, copy=False), y.astype(exact, copy=False))).astype(
+            x.dtype, copy=False
+        )
 
     def element(self, i: tuple[Expr, ...], x: Tensor, y: Tensor) -> Expr:
         batch, own = list(i), []
@@ -89,8 +91,10 @@ class Conv(Op):
         require(w.rank == x.rank, lambda: f"conv: weights {w} and input {x} have different ranks")
         require(len(self.stride) == spatial and len(self.pad) == 2 * spatial and len(self.dilation) == spatial,
                 "conv: stride, pad and dilation must give one number per spatial axis (pad: two)")  # fmt: skip
-        require(x.shape[1] == w.shape[1] * self.groups or not isinstance(x.shape[1], int),
-                lambda: f"conv: input has {x.shape[1]} channels, weights expect {w.shape[1] * self.groups}")  # fmt: skip
+        channels = w.shape[1] * self.groups
+        require(x.shape[1] == channels or not isinstance(x.shape[1], int),
+                lambda: f"conv: input has {x.shape[1]} channels, weights expect {channels}")  # fmt: skip
+        assume_equal(x.shape[1], channels)
         out: list[Size] = []
         for a in range(spatial):
             span = (w.shape[2 + a] - 1) * self.dilation[a] + 1
@@ -124,20 +128,26 @@ class Conv(Op):
         first = 0 if self.groups == 1 else oc // per_group * w.shape[1]
 
         def term(ic: Expr, *k: Expr) -> Expr:
-            at = [p * s + tap * d - before for p, s, tap, d, before in zip(position, self.stride, k, self.dilation, self.pad)]
+            at = [
+                p * s + tap * d - before
+                for p, s, tap, d, before in zip(position, self.stride, k, self.dilation, self.pad)
+            ]
             return x.at(n, first + ic, *at, outside=0) * w.at(oc, ic, *k)
 
-        names = ("ic", *(("kd", "kh", "kw")[-len(position) :] if len(position) <= 3 else [f"k{a}" for a in range(len(position))]))
+        names = (
+            "ic",
+            *(("kd", "kh", "kw")[-len(position) :] if len(position) <= 3 else [f"k{a}" for a in range(len(position))]),
+        )
         acc = sum_over(w.shape[1:], _named(term, names))
         return acc if bias is None else acc + bias.at(oc)
 
 
-def _named(function, names: tuple[str, ...]):  # noqa: ANN001, ANN202
+def _named(function, names: tuple[str, ...]):
     """`function` with a signature that names its arguments, for readable loops."""
     import inspect
 
     def named(*args: Expr) -> Expr:
         return function(*args)
 
-    named.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in names])  # type: ignore[attr-defined]
+    named.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in names])
     return named
