@@ -1,0 +1,1 @@
+"""Passes, a file each, named by its verb."""

@@ -1,0 +1,300 @@
+"""fuse: groups ops that can become one kernel.
+
+A group has one output. It holds pointwise ops and movement composed into their users, and at most one reduction or
+contraction, whose result is used at the very index it has (so that it is computed once): what follows it is its
+epilogue, what precedes a reduction its prologue. Contractions read memory: nothing is composed into their operands.
+Reductions are never computed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ir import types as t
+from ir.dims import Size, bounded, decide_le
+from ir.element import Names, Tensor, naming
+from ir.expr import Apply, Expr, Index, Load, Reduce, loop_var, walk
+from ir.graph import Graph, Node, Value
+from ir.op import OPS, Op
+from ir.types import TensorType
+
+Kind = Literal["pointwise", "reduction", "contraction", "opaque"]
+_MOST_NODES = 64
+_MOST_OPERANDS = 12
+_CHEAP = 6
+_TRANSCENDENTAL = {"exp", "log", "erf", "tanh", "sigmoid", "pow", "sin", "cos", "sqrt", "div", "log1p", "expm1", "mod", "floordiv"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an op's element rule looks like: its kind, and the arithmetic one element costs."""
+
+    kind: Kind
+    cost: int
+
+
+def shape_of(node: Node) -> Shape:
+    """Looks at the element rule of a node."""
+    op = node.op
+    if len(node.outputs) != 1 or not type(op).has("element") or not isinstance(node.output.type, TensorType):
+        return Shape("opaque", 0)
+    if any(v is not None and not isinstance(v.type, TensorType) for v in node.inputs):
+        return Shape("opaque", 0)
+    reads: dict[int, set[tuple[Expr, ...]]] = {}
+
+    def probe(position: int, type_: TensorType) -> Tensor:
+        def load(index: tuple[Expr, ...], outside: Expr | None) -> Expr:
+            reads.setdefault(position, set()).add(index)
+            return Load(type_.dtype, f"b{position}", index, outside)
+
+        return Tensor(type_, load)
+
+    tensors = [None if v is None else probe(i, v.tensor) for i, v in enumerate(node.inputs)]
+    index = index_of(node.output.tensor)
+    with naming(Names([str(i.value) for i in index])):
+        expr = op.element(index, *tensors)
+    reduces = [e for e in walk(expr) if isinstance(e, Reduce)]
+    if not reduces:
+        cost = sum(8 if e.function in _TRANSCENDENTAL else 1 for e in walk(expr) if isinstance(e, Apply) and e.dtype != t.i64)
+        return Shape("pointwise", 0 if op.movement else cost)
+    if len(reduces) > 1:
+        return Shape("opaque", 0)
+    domain: Size = node.output.tensor.elements
+    for _, extent in reduces[0].axes:
+        domain = domain * extent
+    tensors_read = [v.tensor.elements for i, v in enumerate(node.inputs) if v is not None and i in reads]
+    once = all(elements == domain for elements in tensors_read) and all(len(r) == 1 for r in reads.values())
+    return Shape("reduction" if once else "contraction", 0)
+
+
+def index_of(type_: TensorType) -> tuple[Expr, ...]:
+    """Index variables for a tensor; an axis of size 1 has index 0."""
+    return tuple(Index(t.i64, 0) if size == 1 else loop_var(f"i{axis}") for axis, size in enumerate(type_.shape))
+
+
+@dataclass
+class Group:
+    """The nodes of a kernel to be: `root` gives the result. `copied` nodes stay in the graph for their other users."""
+
+    root: Node
+    members: dict[Node, None] = field(default_factory=dict)
+    copied: set[Node] = field(default_factory=set)
+    core: Node | None = None
+
+
+def fuse(graph: Graph) -> None:
+    """Replaces groups of more than one op by `fused` nodes."""
+    with bounded(graph.bounds):
+        shapes = {node: shape_of(node) for node in graph.nodes()}
+        absorbed: set[Node] = set()
+        groups: list[Group] = []
+        for node in graph.nodes_reversed():
+            if node in absorbed or shapes[node].kind == "opaque" or is_view(node):
+                continue
+            group = _grow(graph, node, shapes)
+            absorbed |= set(group.members) - group.copied - {node}
+            if len(group.members) > 1:
+                groups.append(group)
+        for group in groups:
+            _replace(graph, group)
+
+
+def is_view(node: Node) -> bool:
+    """Whether a node only gives another shape to the same bytes."""
+    return node.op.name == "reshape"
+
+
+def _grow(graph: Graph, root: Node, shapes: dict[Node, Shape]) -> Group:
+    group = Group(root, {root: None})
+    if shapes[root].kind != "pointwise":
+        group.core = root
+    while True:
+        before = len(group.members)
+        for node in list(group.members):
+            _absorb_operands(graph, group, node, shapes)
+        if len(group.members) == before:
+            return group
+
+
+def _absorb_operands(graph: Graph, group: Group, node: Node, shapes: dict[Node, Shape]) -> None:
+    if shapes[node].kind == "contraction":
+        _absorb_literals(node, group)
+        return
+    for value in dict.fromkeys(v for v in node.inputs if v is not None):
+        producer = value.node
+        if producer is None or producer in group.members:
+            continue
+        if _is_literal(value):
+            group.members[producer] = None
+            group.copied.add(producer)
+        else:
+            _absorb(graph, group, producer, shapes)
+
+
+def _absorb_literals(node: Node, group: Group) -> None:
+    for value in node.inputs:
+        if value is not None and value.node is not None and _is_literal(value):
+            group.members[value.node] = None
+            group.copied.add(value.node)
+
+
+def _is_literal(value: Value) -> bool:
+    return value.blob is not None and value.content is not None and value.content.size == 1 and value.dtype.kind != "string"
+
+
+def _absorb(graph: Graph, group: Group, producer: Node, shapes: dict[Node, Shape]) -> None:
+    """Adds `producer` to the group where that is sound and pays."""
+    shape = shapes[producer]
+    value = producer.outputs[0]
+    if shape.kind == "opaque" or len(group.members) >= _MOST_NODES:
+        return
+    is_shared = value in graph.outputs or any(user not in group.members for user in value.users)
+    if shape.kind == "pointwise":
+        users = [user for user in value.users if user in group.members]
+        if is_shared and not (producer.op.movement and _all_pointwise(value, shapes) and value not in graph.outputs):
+            return
+        if any(shapes[user].kind == "contraction" for user in users):
+            return
+        if not producer.op.movement and shape.cost > _CHEAP and not all(_reads_once(user, value) for user in users):
+            return
+        group.members[producer] = None
+        if is_shared:
+            group.copied.add(producer)
+        _within_operands(group, producer)
+        return
+    if is_shared or group.core is not None or value.shape != group.root.output.shape:
+        return
+    group.core = producer
+    group.members[producer] = None
+    if not _used_in_place(group, value) or not _within_operands(group, producer):
+        group.core = None
+        group.members.pop(producer, None)
+
+
+def _within_operands(group: Group, producer: Node) -> bool:
+    if len(_operands(group)) <= _MOST_OPERANDS:
+        return True
+    group.members.pop(producer, None)
+    group.copied.discard(producer)
+    return False
+
+
+def _all_pointwise(value: Value, shapes: dict[Node, Shape]) -> bool:
+    return all(shapes[user].kind in ("pointwise", "reduction") and not is_view(user) for user in value.users)
+
+
+def _reads_once(user: Node, value: Value) -> bool:
+    """Whether one element of `value` is read about once over all elements of `user`'s result (no broadcast of it)."""
+    return decide_le(user.output.tensor.elements, value.tensor.elements) is True
+
+
+def _used_in_place(group: Group, value: Value) -> bool:
+    """Whether the group reads `value` only at the index of its own result."""
+    index = index_of(group.root.output.tensor)
+    seen: set[tuple[Expr, ...]] = set()
+
+    def watch(type_: TensorType) -> Tensor:
+        def load(at: tuple[Expr, ...], outside: Expr | None) -> Expr:
+            seen.add(at if outside is None else ())
+            return Load(type_.dtype, "core", at, outside)
+
+        return Tensor(type_, load)
+
+    body, operands = _body(group)
+    inner = next(n for n in body.nodes() if n.op is group.core.op and n.output.name == value.name) if group.core else None
+    if inner is None:
+        return False
+    from ir.ops.fused import _tensor_of
+
+    known: dict[Value, Tensor] = {v: Tensor(v.tensor, _plain_load(v.tensor, i)) for i, v in enumerate(body.inputs)}
+    for node in body.nodes():
+        if node is inner:
+            known[node.output] = watch(node.output.tensor)
+        else:
+            known[node.output] = _tensor_of(node.output, [None if v is None else known[v] for v in node.inputs])
+    with naming(Names([str(i.value) for i in index if isinstance(i, Index)])):
+        known[body.outputs[0]].at(*index)
+    return seen == {index}
+
+
+def _plain_load(type_: TensorType, number: int):
+    return lambda index, outside: Load(type_.dtype, f"b{number}", index, outside)
+
+
+def _operands(group: Group) -> list[Value]:
+    found: dict[Value, None] = {}
+    for node in group.members:
+        for value in node.inputs:
+            if value is not None and value.node not in group.members:
+                found[value] = None
+    return list(found)
+
+
+def _body(group: Group) -> tuple[Graph, list[Value]]:
+    """The group as a closed graph, and the values it takes, in the order the group's nodes use them."""
+    body = Graph("fused")
+    order = _in_order(group)
+    mapped: dict[Value, Value] = {}
+    operands: list[Value] = []
+    for node in order:
+        for value in node.inputs:
+            if value is not None and value not in mapped and value.node not in group.members:
+                operands.append(value)
+                mapped[value] = body.add_input(value.name, value.type)
+    for node in order:
+        inputs = [None if v is None else mapped[v] for v in node.inputs]
+        new = body.insert(node.op, inputs, [v.type for v in node.outputs], names=[v.name for v in node.outputs], sources=node.sources)
+        for old, made in zip(node.outputs, new.outputs):
+            mapped[old] = made
+            made._content = old._content
+    body.set_outputs([mapped[group.root.output]])
+    return body, operands
+
+
+def _in_order(group: Group) -> list[Node]:
+    """Members with producers before users."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(group.root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.append((node, True))
+        for value in reversed(node.inputs):
+            if value is not None and value.node is not None and value.node in group.members:
+                stack.append((value.node, False))
+    return order
+
+
+def _replace(graph: Graph, group: Group) -> None:
+    body, operands = _body(group)
+    body.bounds = graph.bounds
+    fused: Op = OPS["fused"](body=body)  # type: ignore[call-arg]
+    sources = tuple(dict.fromkeys(name for node in _in_order(group) if node not in group.copied for name in node.sources))
+    root = group.root
+    old = root.output
+    name = old.name
+    made = graph.insert(fused, operands, [old.type], sources=sources, before=root)
+    graph.replace(old, made.output)
+    for node in list(group.members):
+        if node.graph is graph and not any(v.is_used() for v in node.outputs):
+            remove_dead(graph, node)
+    graph.rename(made.output, name)
+
+
+def remove_dead(graph: Graph, node: Node) -> None:
+    """Removes a node nobody uses, and what is unused then."""
+    pending = [node]
+    while pending:
+        dead = pending.pop()
+        if dead.graph is not graph or any(v.is_used() for v in dead.outputs):
+            continue
+        producers = [v.node for v in dead.inputs if v is not None and v.node is not None]
+        graph.remove(dead)
+        pending.extend(producers)

@@ -1,0 +1,54 @@
+"""A fused group: several ops that become one kernel, because the intermediate values need no memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ir.element import Tensor, computed_tensor, const
+from ir.expr import Expr
+from ir.graph import Graph, Value
+from ir.op import Op, op
+from ir.types import TensorType, Type
+
+
+@op
+class Fused(Op):
+    """The one output of `body`, a closed graph of element ops and one-element constants."""
+
+    body: Graph
+
+    def infer(self, *operands: Type) -> Any:
+        return self.body.outputs[0].type
+
+    def reference(self, *arrays: Any) -> Any:
+        from ir.evaluate import evaluate_graph
+
+        return evaluate_graph(self.body, arrays)[0]
+
+    def element(self, i: tuple[Expr, ...], *tensors: Tensor) -> Expr:
+        return compose(self.body, tensors).at(*i)
+
+
+def compose(body: Graph, tensors: tuple[Tensor, ...]) -> Tensor:
+    """The output of `body` as a tensor computed from `tensors`, by composing the element rules of its nodes."""
+    known: dict[Value, Tensor] = dict(zip(body.inputs, tensors))
+    for node in body.nodes():
+        known[node.output] = _tensor_of(node.output, [None if v is None else known[v] for v in node.inputs])
+    return known[body.outputs[0]]
+
+
+def _tensor_of(value: Value, operands: list[Tensor | None]) -> Tensor:
+    assert value.node is not None
+    op_ = value.node.op
+    type_: TensorType = value.tensor
+    if value.blob is not None:
+        literal = literal_of(value)
+        return Tensor(type_, lambda index, outside: literal)
+    return computed_tensor(type_, lambda index: op_.element(index, *operands))
+
+
+def literal_of(value: Value) -> Expr:
+    """A one-element constant as a literal."""
+    content = value.content
+    assert content is not None and content.size == 1
+    return const(content.reshape(-1)[0].item() if hasattr(content.reshape(-1)[0], "item") else content.reshape(-1)[0], value.dtype)
