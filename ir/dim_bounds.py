@@ -24,6 +24,7 @@ from ir.dim_form import (
     Name,
     Number,
     Size,
+    Undecided,
     children,
     denominator,
     dim_text,
@@ -34,6 +35,7 @@ from ir.dim_form import (
     terms,
 )  # fmt: skip
 
+MAX_ARGS = 16
 _MAX_RELAXATIONS = 24
 # Bounds. An interval end is an int, a Fraction, or an infinity; infinities are never added to finite numbers.
 
@@ -117,6 +119,8 @@ def low_end(size: Any, memo: dict[Atom, Interval] | None = None, budget: list[in
         return best
     budget = [_MAX_RELAXATIONS] if budget is None else budget
     for coefficient, monomial in size._terms:
+        if not _shares_names(monomial, size):
+            continue
         for replacement in _relaxations(coefficient, monomial):
             if budget[0] == 0:
                 return best
@@ -124,6 +128,14 @@ def low_end(size: Any, memo: dict[Atom, Interval] | None = None, budget: list[in
             relaxed = size + coefficient * (replacement - single(monomial[0]))
             best = max(best, low_end(relaxed, memo, budget))
     return best
+
+
+def _shares_names(monomial: Monomial, size: Dim) -> bool:
+    """Whether a sole atom, other than a name, could cancel with another term of `size`."""
+    if len(monomial) != 1 or isinstance(monomial[0], Name):
+        return False
+    own = monomial[0].names
+    return any(own & atom.names for _, other in size._terms if other is not monomial for atom in other)
 
 
 def _relaxations(coefficient: Coefficient, monomial: Monomial) -> tuple[Any, ...]:
@@ -220,17 +232,21 @@ def _extremum(sizes: Iterable[Number], kind: type[Min] | type[Max], opposite: ty
         args.update(dict.fromkeys(_flattened(plain(required(size)), kind, opposite)))
     if not args:
         raise ValueError("the least or greatest of no sizes")
+    if len(args) > MAX_ARGS:
+        raise Undecided(f"the least or greatest of more than {MAX_ARGS} sizes")
     scale = denominator(*args)
-    kept = _undominated([plain(arg * scale) for arg in args], kind is Min)
+    kept = _undominated(sorted((plain(arg * scale) for arg in args), key=_argument_order), kind is Min)
     if len(kept) == 1:
         return plain(kept[0] * Fraction(1, scale))
     if all(terms(arg)[0][0] < 0 for arg in kept if isinstance(arg, Dim)):
         return -_extremum([-arg * Fraction(1, scale) for arg in kept], opposite, kind)
     content = math.gcd(*(cast(int, c) for arg in kept for c, _ in terms(arg)))
-    ordered = sorted(
-        (exact_quotient(arg, content) for arg in kept), key=lambda arg: (isinstance(arg, int), dim_text(arg))
-    )
+    ordered = sorted((exact_quotient(arg, content) for arg in kept), key=_argument_order)
     return single(kind(tuple(ordered))) * Fraction(content, scale)
+
+
+def _argument_order(size: Any) -> tuple[bool, str]:
+    return (not isinstance(size, Dim), dim_text(size))
 
 
 def _flattened(size: Any, kind: type[Min] | type[Max], opposite: type[Min] | type[Max]) -> tuple[Any, ...]:
@@ -244,7 +260,7 @@ def _flattened(size: Any, kind: type[Min] | type[Max], opposite: type[Min] | typ
 
 
 def _undominated(args: list[Any], least: bool) -> list[Any]:
-    """`args` without those that are never below (above, unless `least`) another that stays."""
+    """`args` without those never below (above, unless `least`) another that stays; of equals the last stays."""
     kept = list(args)
     for arg in args:
         others = [other for other in kept if other is not arg]

@@ -39,14 +39,17 @@ class _Atom:
     text: str = field(init=False, repr=False)
     depth: int = field(init=False, repr=False)
     order: tuple[int, str] = field(init=False, repr=False)
+    names: frozenset[str] = field(init=False, repr=False)
 
     def _settle(self, rank: int, text: str, children: Iterable[Size]) -> None:
-        depth = 1 + max((_depth(child) for child in children), default=-1)
+        atoms = [atom for child in children for _, monomial in terms(child) for atom in monomial]
+        depth = 1 + max((atom.depth for atom in atoms), default=-1)
         if depth > MAX_DEPTH or len(text) > MAX_ATOM_TEXT:
             raise Undecided(f"a size nested deeper than {MAX_DEPTH} levels or longer than {MAX_ATOM_TEXT} characters")
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "depth", depth)
         object.__setattr__(self, "order", (rank, text))
+        object.__setattr__(self, "names", frozenset().union(*(atom.names for atom in atoms)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Atom) and self.order == other.order
@@ -63,6 +66,7 @@ class Name(_Atom):
 
     def __post_init__(self) -> None:
         self._settle(0, quote_name(self.name), ())
+        object.__setattr__(self, "names", frozenset((self.name,)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,6 +260,11 @@ def terms(size: Size | Fraction) -> tuple[Term, ...]:
     return ((size, ()),) if size else ()
 
 
+def names(size: Size | Fraction) -> frozenset[str]:
+    """The names of all symbols in `size`."""
+    return frozenset().union(*(atom.names for _, monomial in terms(size) for atom in monomial))
+
+
 def floor(size: Number) -> Size:
     """The greatest integer not above `size`."""
     return floor_div(required(size), 1)
@@ -383,10 +392,6 @@ def _product(left: Any, right: Any) -> Any:
 
 def denominator(*values: Any) -> int:
     return math.lcm(*(c.denominator for value in values for c, _ in terms(value)))
-
-
-def _depth(size: Size) -> int:
-    return max((atom.depth for _, monomial in terms(size) for atom in monomial), default=-1)
 
 
 def children(atom: Atom) -> tuple[Size, ...]:

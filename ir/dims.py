@@ -28,29 +28,16 @@ from ir.dim_form import (
     Undecided,
     ceil,
     ceil_div,
-    children,
     dim_text,
     floor,
     floor_div,
+    names,
     plain,
     single,
     symbol,
     terms,
 )  # fmt: skip
 from ir.dim_text import Function, parse_expression
-
-
-def names(size: Size) -> frozenset[str]:
-    """The names of all symbols in `size`."""
-    found: set[str] = set()
-    pending = [size]
-    while pending:
-        for _, monomial in terms(pending.pop()):
-            for atom in monomial:
-                if isinstance(atom, Name):
-                    found.add(atom.name)
-                pending.extend(children(atom))
-    return frozenset(found)
 
 
 def evaluate(size: Size, values: Mapping[str, int]) -> int:

@@ -72,6 +72,8 @@ H, K, M, N = symbol("H"), symbol("K"), symbol("M"), symbol("N")
         (minimum(4, N, 6, minimum(M, N)), "min(M,N,4)"),
         (minimum(N, M, minimum(2 * H, 4)), "min(2*H,M,N,4)"),
         (maximum(0, N), "N"),
+        (minimum(2, 2 % (N + 3)), "2"),
+        (minimum(2 % (N + 3), 2), "2"),
         (maximum(N, N + 1, M), "max(M,N+1)"),
         (-maximum(-N, -M), "min(M,N)"),
         (minimum(2 * N, 4), "2*min(N,2)"),
@@ -178,6 +180,8 @@ def test_sizes_too_large_to_keep_are_undecided_not_slow():
             size = size // 2 * M + size // 3
     with pytest.raises(Undecided):
         (N + M + H + K + 1) ** 40
+    with pytest.raises(Undecided):
+        minimum(*(symbol(f"n{i}") for i in range(17)))
     with pytest.raises(ValueError):
         symbol("a" * 2000)
 
