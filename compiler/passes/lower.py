@@ -205,7 +205,7 @@ def _core_axes(node: Node) -> list[str]:
     rank = node.outputs[0].rank
     body = getattr(node.op, "body", None)
     ops = [n.op for n in body.nodes()] if node.op.name == "fused" and body is not None else [node.op]
-    given = next((op.axes.split() for op in ops if op.axes), [])
+    given = next((op.axes.split() for op in ops if isinstance(op.axes, str) and op.axes), [])
     letters = given[-rank:] if rank and len(given) >= rank else _LETTERS.get(rank, "").split()
     return letters if len(letters) == rank else [f"i{axis}" for axis in range(rank)]
 
