@@ -1,0 +1,60 @@
+"""The C target: readable C11 that needs nothing but a C compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compiler.backend import Backend
+
+if TYPE_CHECKING:
+    from backends.c.loader import CModel
+    from compiler.artifact import Artifact
+    from compiler.pipeline import Pipeline
+    from ir.graph import Node
+    from ir.program import Program
+
+
+@dataclass
+class CBackend(Backend):
+    """Options: `march` is the processor the code is tiled and built for ("native", or a name the C compiler knows),
+    `threads` how many a loaded model uses, `weights` "file" or "embed", `opt` and `cc` what it is built with when it is
+    loaded, `sanitize` a +-separated list of sanitizers to build with."""
+
+    name: ClassVar[str] = "c"
+    description: ClassVar[str] = "C11 source, a weights file and a CMake project; built with the host's C compiler to run"
+
+    march: str = "native"
+    threads: int = 1
+    weights: str = "file"
+    opt: str = "-O3"
+    cc: str = ""
+    sanitize: str = ""
+
+    def accepts(self, node: Node) -> bool | str:
+        """True, or why C code cannot be made for the node as it is."""
+        from backends.c.support import accepts
+
+        return accepts(node)
+
+    def pipeline(self) -> Pipeline:
+        """From an imported graph to a program with its memory planned."""
+        from backends.c.schedule import pipeline
+
+        return pipeline(self)
+
+    def emit(self, program: Program, out_dir: str | Path, model: Any = None) -> Artifact:
+        """Writes the C project into `out_dir`. Raises CompileError."""
+        from backends.c.emit import emit_program
+        from compiler.artifact import Artifact
+
+        emit_program(program, Path(out_dir), self, model)
+        return Artifact(out_dir)
+
+    def load(self, folder: Path, manifest: Mapping[str, Any]) -> CModel:
+        """Builds the folder's shared library where it is missing, and loads it. Raises ToolError, ModelError."""
+        from backends.c.loader import CModel
+
+        return CModel(folder, manifest, self)

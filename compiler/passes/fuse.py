@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from compiler.pipeline import graph_pass
 from ir import types as t
 from ir.dims import Size, bounded, decide_le
 from ir.element import Names, Tensor, naming
@@ -83,6 +84,7 @@ class Group:
     core: Node | None = None
 
 
+@graph_pass
 def fuse(graph: Graph) -> None:
     """Replaces groups of more than one op by `fused` nodes."""
     with bounded(graph.bounds):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from compiler.passes.fuse import is_view
+from compiler.pipeline import lower_pass
 from ir import types as t
-from ir.dims import Dim, Size, bounded, names, symbol, upper_bound
+from ir.dims import Size, bounded, names, symbol, upper_bound
 from ir.element import KernelBuilder, Names, Output, Tensor, buffer_tensor, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
@@ -19,11 +21,10 @@ from ir.op import operand_names
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
 from ir.types import TensorType
 
-from compiler.passes.fuse import is_view
-
 _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
 
 
+@lower_pass
 def lower(graph: Graph) -> Program:
     """The program of a graph whose ops are all tensors-to-tensors (and `if_`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
@@ -265,4 +266,4 @@ def bind_reductions(value: Expr, names_: Names) -> tuple[list[Stmt], Expr]:
     return stmts, transform(value, lambda e: done.get(e))
 
 
-__all__ = ["Dim", "bind_reductions", "kernel_of", "lower"]
+__all__ = ["bind_reductions", "kernel_of", "lower"]

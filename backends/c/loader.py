@@ -1,0 +1,140 @@
+"""Running an emitted folder in this process: builds the shared library where it is missing, then calls it by ctypes.
+
+Needs the manifest, NumPy and symbolic sizes; none of the compiler's graph code. Arrays are passed without a copy where
+they are C-contiguous and of the right type.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.c.build import build_library
+from compiler.errors import CompileError, ModelError, ToolError, UsageError
+from ir.evaluate import bind_sizes, check_assumptions
+from ir.blob import stored
+from ir.dims import dim_text, evaluate, parse_dim
+from ir.types import DTYPES, TensorType
+
+_ALIGNMENT = 64
+_POOL_ERRORS = "the thread pool could not start"
+
+
+class CModel:
+    """A compiled model in memory. `run` may be called from one thread at a time; make another CModel for another."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], options: Any) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.inputs = [_port(port) for port in manifest["inputs"]]
+        self.outputs = [_port(port) for port in manifest["outputs"]]
+        self.dims = [dim["name"] for dim in manifest["dims"]]
+        self._bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]}
+        self._equal = [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])]
+        self._library = ctypes.CDLL(str(build_library(folder, manifest, options)))
+        prefix = manifest["prefix"]
+        self._call = getattr(self._library, f"{prefix}_call")
+        self._call.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_size_t, ctypes.c_void_p]
+        self._call.restype = ctypes.c_int
+        self._arena_bytes = getattr(self._library, f"{prefix}_call_arena_bytes")
+        self._arena_bytes.argtypes = [ctypes.c_void_p]
+        self._arena_bytes.restype = ctypes.c_int64
+        self._strerror = getattr(self._library, f"{prefix}_strerror")
+        self._strerror.restype = ctypes.c_char_p
+        self._weights = _map_weights(folder, manifest)
+        self._arena: np.ndarray = np.empty(0, np.uint8)
+        self._pool_storage, self._pool = _start_pool(self._library, int(getattr(options, "threads", 1)))
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name. Raises UsageError for inputs that do not fit, CompileError for a failing run."""
+        arrays = [self._input(name, type_, feeds) for name, type_ in self.inputs]
+        unknown = set(feeds) - {name for name, _ in self.inputs}
+        if unknown:
+            raise UsageError("E0208", f"the model has no input '{sorted(unknown)[0]}'",
+                             help=f"its inputs: {', '.join(n for n, _ in self.inputs)}")  # fmt: skip
+        try:
+            sizes = bind_sizes([t for _, t in self.inputs], arrays, [n for n, _ in self.inputs])
+            check_assumptions(self._bounds, self._equal, sizes)
+        except ValueError as error:
+            raise UsageError("E0209", str(error)) from error
+        results = [np.empty([evaluate(s, sizes) for s in t.shape], t.dtype.numpy) for _, t in self.outputs]
+        dims = np.array([sizes[name] for name in self.dims] or [0], dtype=np.int64)
+        needed = int(self._arena_bytes(dims.ctypes.data))
+        if needed < 0:
+            raise CompileError("E0501", "the sizes are too large", exit_code=5)
+        arena = self._arena_of(needed)
+        pointers = (ctypes.c_void_p * max(1, len(arrays) + len(results)))(*[a.ctypes.data for a in (*arrays, *results)])
+        status = self._call(pointers, dims.ctypes.data, self._weights.ctypes.data, arena, needed, self._pool)
+        if status != 0:
+            raise CompileError("E0502", f"the model returned: {self._strerror(status).decode()}", exit_code=70)
+        return {name: result for (name, _), result in zip(self.outputs, results)}
+
+    def _input(self, name: str, type_: TensorType, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        if name not in feeds:
+            raise UsageError("E0208", f"input '{name}' is missing", help=f"it is {type_}")
+        array = np.asarray(feeds[name])
+        if array.dtype != type_.dtype.numpy:
+            raise UsageError("E0209", f"input '{name}' is {array.dtype}; the model takes {type_.dtype.numpy}")
+        if array.ndim != type_.rank:
+            raise UsageError("E0209", f"input '{name}' has shape {list(array.shape)}; the model takes {type_}")
+        return stored(np.ascontiguousarray(array).reshape(array.shape))
+
+    def _arena_of(self, needed: int) -> int:
+        """The address of an aligned arena of at least `needed` bytes, kept from call to call."""
+        if self._arena.nbytes < needed + _ALIGNMENT:
+            self._arena = np.empty(needed + _ALIGNMENT, np.uint8)
+        return (self._arena.ctypes.data + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+
+    def close(self) -> None:
+        """Stops the model's threads."""
+        if self._pool is not None:
+            self._library.sesame_pool_stop(self._pool)
+            self._pool = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_pool", None) is not None:
+            self.close()
+
+
+def _port(port: Mapping[str, Any]) -> tuple[str, TensorType]:
+    return port["name"], TensorType(DTYPES[port["dtype"]], tuple(parse_dim(str(size)) for size in port["shape"]))
+
+
+def _map_weights(folder: Path, manifest: Mapping[str, Any]) -> np.ndarray:
+    """The weights file, mapped read-only. Raises ModelError where it is missing or has another size."""
+    weights = manifest["weights"]
+    if weights.get("file") is None or not weights["bytes"]:
+        return np.zeros(_ALIGNMENT, np.uint8)
+    path = folder / weights["file"]
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ModelError("E0311", f"the weights cannot be read: {error}", file=str(path)) from error
+    if len(mapped) != weights["bytes"]:
+        raise ModelError("E0311", f"the weights have {len(mapped)} bytes, the manifest says {weights['bytes']}", file=str(path))
+    return np.frombuffer(mapped, np.uint8)
+
+
+def _start_pool(library: ctypes.CDLL, threads: int) -> tuple[np.ndarray | None, ctypes.c_void_p | None]:
+    if threads <= 1:
+        return None, None
+    library.sesame_pool_bytes.restype = ctypes.c_size_t
+    library.sesame_pool_bytes.argtypes = [ctypes.c_int]
+    library.sesame_pool_start.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p)]
+    library.sesame_pool_stop.argtypes = [ctypes.c_void_p]
+    needed = library.sesame_pool_bytes(threads)
+    storage = np.zeros(needed + _ALIGNMENT, np.uint8)
+    address = (storage.ctypes.data + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+    pool = ctypes.c_void_p()
+    if library.sesame_pool_start(address, needed, threads, ctypes.byref(pool)) != 0:
+        raise ToolError("E0610", _POOL_ERRORS, help="run with fewer threads")
+    return storage, pool
+
+
+__all__: Sequence[str] = ["CModel", "dim_text"]

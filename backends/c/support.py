@@ -1,0 +1,39 @@
+"""What the C target runs: True, or the reason why not, by node. The same sentences make the tables and the errors."""
+
+from __future__ import annotations
+
+from backends.c.scalars import is_supported
+from compiler.passes.lower import kernel_of
+from ir.graph import Node
+from ir.types import TensorType
+
+_CONTROL = {"if_"}
+
+
+def accepts(node: Node) -> bool | str:
+    """True, or why C code cannot be made for `node` as it is."""
+    if node.op.name == "const":
+        dtype = node.outputs[0].dtype
+        return True if is_supported(dtype) else f"constants of type {dtype} have no form in C"
+    for value in (*node.inputs, *node.outputs):
+        if value is None:
+            continue
+        if not isinstance(value.type, TensorType):
+            return f"%{value.name} is {value.type}; generated C works on tensors only"
+        if not is_supported(value.type.dtype):
+            return f"%{value.name} is {value.type}; generated C has no type {value.type.dtype}"
+    if node.op.name in _CONTROL:
+        return True
+    if type(node.op).has("expand"):
+        return f"{node.op.name} is a composite"
+    if not type(node.op).has("element") and not type(node.op).has("kernel"):
+        return f"{node.op.name} has no form in C: only the interpreter runs it"
+    return _kernel_reason(node) or True
+
+
+def _kernel_reason(node: Node) -> str | None:
+    from backends.c.kernels import unsupported
+
+    kernel, _ = kernel_of(node)
+    reason = unsupported(kernel)
+    return None if reason is None else f"{node.op.name}: {reason}"

@@ -1,0 +1,148 @@
+"""memory: gives every intermediate buffer its place in one arena, by lifetimes.
+
+Buffers of known size share one slot and lie at offsets found greedily, largest first. Buffers of symbolic size share
+slots with others that are never live at the same time; a slot is as large as its largest tenant. The size of the arena
+is exact: a number, or a function of the symbolic dims. Kernels are not changed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from compiler.pipeline import program_pass
+from ir.dims import Size, bounded, decide_le, maximum
+from ir.program import Branch, Call, Program, ProgramBuffer, Slot, Step
+
+ALIGNMENT = 64
+"""Bytes. A cache line, and the widest vector there is."""
+
+
+@dataclass
+class Lifetime:
+    """Steps, counted in textual order, from the first that writes a buffer to the last that touches it."""
+
+    first: int
+    last: int
+
+    def overlaps(self, other: Lifetime) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+@program_pass
+def memory(program: Program) -> None:
+    """Places the buffers of the arena."""
+    with bounded(program.bounds):
+        lives = lifetimes(program)
+        arena = [b for b in program.buffers.values() if b.place == "arena" and b.name in lives]
+        for buffer in [b for b in program.buffers.values() if b.place == "arena" and b.name not in lives]:
+            del program.buffers[buffer.name]
+        fixed = [(b, size) for b in arena if isinstance(size := padded_bytes(b), int)]
+        symbolic = [(b, size) for b in arena if not isinstance(size := padded_bytes(b), int)]
+        program.slots = []
+        if fixed:
+            program.slots.append(Slot(_place_fixed(fixed, lives)))
+        _place_symbolic(program, symbolic, lives)
+
+
+def lifetimes(program: Program) -> dict[str, Lifetime]:
+    """The lifetime of each buffer that owns memory and is touched; views count for their base."""
+    lives: dict[str, Lifetime] = {}
+    for position, names in enumerate(_touched(program.steps)):
+        for name in names:
+            root = program.root(name).name
+            life = lives.setdefault(root, Lifetime(position, position))
+            life.last = position
+    end = 1 << 60
+    for name in program.outputs:
+        root = program.root(name).name
+        if root in lives:
+            lives[root].last = end
+    return lives
+
+
+def _touched(steps: Iterable[Step]) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for step in steps:
+        if isinstance(step, Call):
+            found.append(step.args)
+        elif isinstance(step, Branch):
+            found.append((step.condition,))
+            found += _touched(step.then)
+            found += _touched(step.orelse)
+    return found
+
+
+def padded_bytes(buffer: ProgramBuffer) -> Size:
+    """Bytes of a buffer, rounded up to the alignment."""
+    size = buffer.type.elements * buffer.type.dtype.itemsize
+    return (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+
+
+def _place_fixed(buffers: list[tuple[ProgramBuffer, int]], lives: dict[str, Lifetime]) -> int:
+    """Offsets for buffers of known size, largest first, each at the lowest address free over its lifetime."""
+    placed: list[tuple[int, int, Lifetime]] = []
+    total = 0
+    for buffer, size in sorted(buffers, key=lambda item: (-item[1], lives[item[0].name].first, item[0].name)):
+        life = lives[buffer.name]
+        offset = 0
+        for start, end, other in placed:  # sorted by start
+            if other.overlaps(life):
+                if start - offset >= size:
+                    break
+                offset = max(offset, end)
+        buffer.slot, buffer.offset = 0, offset
+        placed.append((offset, offset + size, life))
+        placed.sort(key=lambda item: item[0])
+        total = max(total, offset + size)
+    return total
+
+
+def _place_symbolic(program: Program, buffers: list[tuple[ProgramBuffer, Size]], lives: dict[str, Lifetime]) -> None:
+    """Slots for buffers of symbolic size, in order of first use."""
+    tenants: list[tuple[int, list[Lifetime]]] = []
+    for buffer, size in sorted(buffers, key=lambda item: (lives[item[0].name].first, item[0].name)):
+        life = lives[buffer.name]
+        free = [index for index, others in tenants if not any(other.overlaps(life) for other in others)]
+        index = _best(program, free, size)
+        if index is None:
+            index = len(program.slots)
+            program.slots.append(Slot(size))
+            tenants.append((index, []))
+        elif decide_le(size, program.slots[index].bytes) is not True:
+            program.slots[index].bytes = maximum(program.slots[index].bytes, size)
+        buffer.slot, buffer.offset = index, 0
+        next(others for number, others in tenants if number == index).append(life)
+
+
+def _best(program: Program, free: list[int], size: Size) -> int | None:
+    """The free slot that fits best: of equal size, one that is larger, one that is smaller, else any."""
+    for fits in (
+        lambda slot: slot == size,
+        lambda slot: decide_le(size, slot) is True,
+        lambda slot: decide_le(slot, size) is True,
+    ):
+        for index in free:
+            if fits(program.slots[index].bytes):
+                return index
+    return free[0] if free else None
+
+
+def lower_bound_bytes(program: Program) -> int | None:
+    """The most bytes live at one step: no plan can be smaller. None where sizes are symbolic."""
+    lives = lifetimes(program)
+    events: dict[int, int] = {}
+    for buffer in program.buffers.values():
+        if buffer.place != "arena" or buffer.name not in lives:
+            continue
+        size = padded_bytes(buffer)
+        if not isinstance(size, int):
+            return None
+        life = lives[buffer.name]
+        events[life.first] = events.get(life.first, 0) + size
+        events[life.last + 1] = events.get(life.last + 1, 0) - size
+    live = most = 0
+    for position in sorted(events):
+        live += events[position]
+        most = max(most, live)
+    return most
