@@ -11,7 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+
+from ir.types import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,28 @@ def _logic(boolean: Callable[..., Any], bits: Callable[..., Any]) -> Callable[..
 
 
 def _shift(direction: Callable[..., Any]) -> Callable[..., Any]:
+    """Shifts by a negative amount, or by the width of the type or more, leave what the sign alone gives."""
+
     def shifted(a: Any, b: Any) -> Any:
         a, b = np.asarray(a), np.asarray(b)
         width = a.dtype.itemsize * 8
-        return np.where(b < width, direction(a, np.minimum(b, width - 1)), np.zeros_like(a))
+        is_within = (b >= 0) & (b < width)
+        kept = np.where(is_within, b, 0).astype(a.dtype)
+        emptied = np.where(a < 0, -1, 0).astype(a.dtype) if direction is np.right_shift else np.zeros_like(a)
+        return np.where(is_within, direction(a, kept), emptied)
 
     return shifted
+
+
+def _power(a: Any, b: Any) -> Any:
+    """a to the power b; an integer to a negative power is rounded towards zero, and 0 where a is 0."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype.kind not in "iu":
+        return np.power(a, b)
+    inverse = (
+        np.where(a == 1, 1, np.where(a == -1, 1 - 2 * (b & 1), 0)) if a.dtype.kind == "i" else np.where(a == 1, 1, 0)
+    )
+    return np.where(b < 0, inverse, np.power(a, np.maximum(b, 0))).astype(a.dtype)
 
 
 def _is_inf(x: Any) -> Any:
@@ -74,7 +93,7 @@ _TABLE = [
     Function("floordiv", 2, np.floor_divide, infix="//"),
     Function("mod", 2, np.mod, infix="%"),
     Function("fmod", 2, np.fmod),
-    Function("pow", 2, np.power),
+    Function("pow", 2, _power),
     Function("min", 2, np.minimum),
     Function("max", 2, np.maximum),
     Function("atan2", 2, np.arctan2),
@@ -122,3 +141,56 @@ _TABLE = [
 ]
 
 FUNCTIONS: dict[str, Function] = {function.name: function for function in _TABLE}
+
+
+def convert(x: Any, to: DType, saturate: bool = True) -> np.ndarray:
+    """Numbers, truth values or strings as elements of `to`: what `Cast` means.
+
+    Floats round to the nearest even and become infinite beyond the range; float8 types clamp instead where `saturate`
+    (else NaN, or infinity where the type has one). Integers keep their low bits. A float converted to an integer is
+    rounded towards zero; outside of the range the result is some integer. NaN is true. Strings are read as Python reads
+    numbers. Raises ValueError for a string that is no number.
+    """
+    x = np.asarray(x)
+    with np.errstate(all="ignore"):
+        if x.dtype.kind in "OUT":
+            return _parsed(x, to)
+        if to.kind == "string":
+            return _printed(x)
+        if to.name == "f8e8m0":
+            return _power_of_two(x.astype(np.float32), saturate).view(to.numpy)
+        if saturate and to.is_float and to.bits == 8:
+            wide = x if x.dtype == np.float64 else x.astype(np.float32)
+            greatest = float(ml_dtypes.finfo(to.numpy).max)
+            return np.clip(wide, -greatest, greatest).astype(to.numpy)
+        return x.astype(to.numpy)
+
+
+def _power_of_two(x: np.ndarray, saturate: bool) -> np.ndarray:
+    """The exponent bytes of f32 rounded up to a power of two, as float8 e8m0 has it: no sign, no zero, 255 is NaN."""
+    bits = x.view(np.uint32) & np.uint32(0x7FFFFFFF)
+    code = np.minimum((bits + np.uint32(0x7FFFFF)) >> np.uint32(23), np.uint32(254 if saturate else 255))
+    return np.where(bits >= 0x7F800000, np.uint32(255), code).astype(np.uint8)
+
+
+def _parsed(x: np.ndarray, to: DType) -> np.ndarray:
+    texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in x.ravel().tolist()]
+    if to.kind == "string":
+        values: list[Any] = texts
+    elif to.is_integer:
+        values = [int(text) if text.strip().lstrip("+-").isdecimal() else int(float(text)) for text in texts]
+    else:
+        values = [float(text) for text in texts]
+    if to.kind == "string":
+        out = np.empty(len(values), dtype=object)
+        out[:] = values
+        return out.reshape(x.shape)
+    wide = np.array(values, dtype=np.int64 if to.is_integer else np.float64)
+    return wide.astype(to.numpy).reshape(x.shape)
+
+
+def _printed(x: np.ndarray) -> np.ndarray:
+    exact = x if x.dtype.kind in "biufc" else x.astype(np.float32)
+    out = np.empty(x.size, dtype=object)
+    out[:] = [str(v) for v in exact.ravel().astype(np.str_).tolist()]
+    return out.reshape(x.shape)
