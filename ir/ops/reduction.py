@@ -266,7 +266,7 @@ class ReduceLogSumExp(Reduction):
         wide_type = accumulator(x.dtype)
         a = x if wide_type == x.dtype else b.cast(x, to=wide_type)
         top = b.reduce_max(a, axes=self.axes, keepdims=True)
-        top = b.where(b.isinf(top), b.const(0.0, wide_type), top)
+        top = b.where(b.is_inf(top), b.const(0.0, wide_type), top)
         y = b.log(b.reduce_sum(b.exp(a - top), axes=self.axes, keepdims=True)) + top
         if not self.keepdims:
             y = b.reduce_sum(y, axes=self.axes, keepdims=False)
