@@ -228,7 +228,7 @@ def test_wrapping_is_not_trapped_unless_asked(project: Path, compiler: toolchain
 
 def test_sanitizers_find_what_they_look_for(project: Path) -> None:
     (project / "bad.c").write_text(
-        "#include <limits.h>\nint main(int n, char **v) { int total = INT_MAX; (void)v; total += n; return total == 5; }\n"
+        "#include <limits.h>\nint main(int n, char **v) { int sum = INT_MAX; (void)v; sum += n; return sum == 5; }\n"
     )
     program = toolchain.build_executable(
         [project / "bad.c"], project / "bad", toolchain.find_compiler("gcc"), sanitize=("address", "undefined")

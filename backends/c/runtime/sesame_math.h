@@ -6,8 +6,8 @@
  * contraction is off. Infinities, NaN, signed zeros and denormals are honoured: do not compile with -ffast-math.
  *
  * Polynomials: minimax fits by the Remez exchange over the range named beside each, coefficients rounded to float.
- * "max ULP" is the largest error seen over every seventh float against double precision, contraction on or off, in units of
- * the last place of the exact result.
+ * "max ULP" is the largest error seen over every seventh float against double precision, contraction on or off, in
+ * units of the last place of the exact result.
  */
 #ifndef SESAME_MATH_H
 #define SESAME_MATH_H
@@ -64,7 +64,7 @@ static inline float sesame_pow2(float n) {
   return sesame_from_bits_f32((sesame_bits_f32(n + SESAME_ROUNDER) - SESAME_ROUNDER_BITS + 127u) << 23);
 }
 
-/* e^x. Max ULP 1.1 (0.8 of the smallest denormal where the result is one). exp(-inf) = 0, exp(inf) = inf, exp(NaN) = NaN. */
+/* e^x. Max ULP 1.1 (0.8 of the smallest denormal where the result is one). e^-inf = 0, e^inf = inf, e^NaN = NaN. */
 static inline float sesame_expf(float x) {
   x = x > 89.0f ? 89.0f : x;     /* e^89 overflows; NaN passes both comparisons */
   x = x < -104.0f ? -104.0f : x; /* e^-104 is below half the smallest denormal */
@@ -98,8 +98,8 @@ static inline float sesame_sigmoidf(float x) {
   return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
-/* erf x: odd polynomial of degree 13 for |x| < 0.875 (relative error 1.4e-8), above it 1 - e^(p(|x|)) where p of degree 6
- * fits log erfc on [0.875, 4] (error relative to erf 2.0e-9). erf rounds to 1 from 3.92 on. Max ULP 1.3. */
+/* erf x: odd polynomial of degree 11 for |x| < 0.875 (relative error 1.4e-8), above it 1 - e^(p(|x|)) where p of degree
+ * 6 fits log erfc on [0.875, 4] (error relative to erf 2.0e-9). erf rounds to 1 from 3.92 on. Max ULP 1.3. */
 static inline float sesame_erff(float x) {
   float a = fabsf(x);
   float z = a * a;
@@ -162,8 +162,8 @@ static inline uint32_t sesame_trig_reduce_near(float x, double *r) {
   return (uint32_t)bits;
 }
 
-/* The same for 2^25 <= |x| < inf in integers (Payne and Hanek): |x| = m 2^e with a 24-bit m, and the 96 bits of 2/pi from
- * weight 2^(1-e) down give |x| 2/pi modulo 4 to 2^-60; the bits above contribute multiples of 4. */
+/* The same for 2^25 <= |x| < inf in integers (Payne and Hanek): |x| = m 2^e with a 24-bit m, and the 96 bits of 2/pi
+ * from weight 2^(1-e) down give |x| 2/pi modulo 4 to 2^-60; the bits above contribute multiples of 4. */
 static inline uint32_t sesame_trig_reduce_far(float x, double *r) {
   static const uint32_t two_over_pi[8] = {0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u, 0xF534DDC0u,
                                           0xDB629599u, 0x3C439041u, 0xFE5163ABu, 0xDEBBC561u};
@@ -386,7 +386,8 @@ static inline uint8_t sesame_f32_to_f8(float x, uint32_t mantissa, uint32_t bias
   return (uint8_t)(code | ((u >> 24) & 0x80u));
 }
 
-/* f32 to a "fnuz" float8: zeros and what rounds to zero lose their sign; `over` replaces code and sign if it is 0x80. */
+/* f32 to a "fnuz" float8: what rounds to zero loses its sign; beyond the greatest number comes `over`, the greatest
+ * number (signed) or NaN (0x80). */
 static inline uint8_t sesame_f32_to_f8fnuz(float x, uint32_t mantissa, uint32_t bias, uint32_t over) {
   uint32_t u = sesame_bits_f32(x);
   uint32_t a = u & 0x7FFFFFFFu;
@@ -396,8 +397,9 @@ static inline uint8_t sesame_f32_to_f8fnuz(float x, uint32_t mantissa, uint32_t 
   return (uint8_t)(a > 0x7F800000u ? 0x80u : code | sign);
 }
 
-/* Plain encoders follow IEEE: beyond the greatest number comes infinity, or NaN where there is none. The `_sat` encoders
- * clamp values and infinities to the greatest number (ONNX Cast with saturate = 1). All round to nearest even. */
+/* Plain encoders follow IEEE: beyond the greatest number comes infinity, or NaN where there is none. The `_sat`
+ * encoders clamp values and infinities to the greatest number (ONNX Cast with saturate = 1). All round to nearest
+ * even. */
 static inline uint8_t sesame_f32_to_f8e4m3fn(float x) { return sesame_f32_to_f8(x, 3u, 7u, 0x7Eu, 0x7Fu, 0x7Fu); }
 static inline uint8_t sesame_f32_to_f8e4m3fn_sat(float x) { return sesame_f32_to_f8(x, 3u, 7u, 0x7Eu, 0x7Eu, 0x7Fu); }
 static inline uint8_t sesame_f32_to_f8e5m2(float x) { return sesame_f32_to_f8(x, 2u, 15u, 0x7Bu, 0x7Cu, 0x7Eu); }
@@ -414,8 +416,8 @@ static inline float sesame_f8e8m0_to_f32(uint8_t h) {
   return sesame_from_bits_f32(h == 0xFFu ? 0x7FC00000u : bits);
 }
 
-/* f32 to e8m0: `increment`, added to the bits, decides the rounding; codes beyond `greatest` become `greatest`. The sign
- * is ignored, NaN gives NaN. */
+/* f32 to e8m0: `increment`, added to the bits, decides the rounding; codes beyond `greatest` become `greatest`. The
+ * sign is ignored, NaN gives NaN. */
 static inline uint8_t sesame_f32_to_f8e8m0(float x, uint32_t increment, uint32_t greatest) {
   uint32_t a = sesame_bits_f32(x) & 0x7FFFFFFFu;
   uint32_t code = (a + increment) >> 23;

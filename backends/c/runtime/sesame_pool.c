@@ -1,11 +1,12 @@
 /* A thread pool with a static split: see sesame_pool.h.
  *
- * One generation counter announces work, one counter of unfinished workers announces its end. Every worker acknowledges
- * every generation, so that the job's fields are never written while a late worker still reads them. Whoever waits spins
- * for a few microseconds (kernels follow each other closely), then gives up its time slice (somebody else may need this
- * core), then sleeps on a condition variable. A waiter counts itself as asleep before its last look at the counter, and a
- * publisher looks at that count after changing the counter, both in the single order of seq_cst operations: one of the
- * two sees the other, so no wake-up is lost and nobody takes the mutex while threads are spinning.
+ * One generation counter announces work, one counter of unfinished workers announces its end. Every worker
+ * acknowledges every generation, so that the job's fields are never written while a late worker still reads them.
+ * Whoever waits spins for a few microseconds (kernels follow each other closely), then gives up its time slice
+ * (somebody else may need this core), then sleeps on a condition variable. A waiter counts itself as asleep before its
+ * last look at the counter, and a publisher looks at that count after changing the counter, both in the single order
+ * of seq_cst operations: one of the two sees the other, so no wake-up is lost and nobody takes the mutex while threads
+ * are spinning.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -97,8 +98,8 @@ static bool finished(sesame_pool *pool, unsigned unused) {
 }
 
 /* Returns when ready(pool, argument) holds: spin, yield, sleep. */
-static void wait_until(sesame_pool *pool, bool (*ready)(sesame_pool *, unsigned), unsigned argument, atomic_int *sleeping,
-                       pthread_cond_t *condition) {
+static void wait_until(sesame_pool *pool, bool (*ready)(sesame_pool *, unsigned), unsigned argument,
+                       atomic_int *sleeping, pthread_cond_t *condition) {
   for (int i = 0; i < SPINS; i++) {
     if (ready(pool, argument)) return;
     pause_briefly();

@@ -29,11 +29,12 @@ enum {
 
 #define SESAME_POOL_MAX_THREADS 1024
 
-/* Bytes of storage for `threads` threads, the caller's included. Any alignment of the storage will do. 0 if out of range. */
+/* Bytes of storage for `threads` threads, the caller's included; 0 if there cannot be so many. Any alignment of the
+ * storage will do. */
 size_t sesame_pool_bytes(int threads);
 
-/* Starts threads - 1 threads; the thread that calls sesame_parallel_for is the remaining one. `storage` must outlive the
- * pool. Returns a SESAME_POOL_ code; *out is NULL unless it is SESAME_POOL_OK. */
+/* Starts threads - 1 threads; the thread that calls sesame_parallel_for is the remaining one. `storage` must outlive
+ * the pool. Returns a SESAME_POOL_ code; *out is NULL unless it is SESAME_POOL_OK. */
 int sesame_pool_start(void *storage, size_t bytes, int threads, sesame_pool **out);
 
 /* Ends the threads and waits for them. NULL is allowed. No sesame_parallel_for may be running. */
@@ -42,10 +43,10 @@ void sesame_pool_stop(sesame_pool *pool);
 /* Threads that share the work, the caller's included; 1 for NULL. */
 int sesame_pool_threads(const sesame_pool *pool);
 
-/* Calls body(context, begin, end) once for each of up to `threads` contiguous chunks of [0, count), and returns when all
- * are done. The split depends on nothing but count and the number of threads; the caller's thread does the first chunk.
- * With pool == NULL, or while the pool is already at work (a nested call, or another caller), the whole range is done
- * inline by the caller. What the bodies wrote is visible to the caller on return. count <= 0 does nothing. */
+/* Calls body(context, begin, end) once for each of up to `threads` contiguous chunks of [0, count), and returns when
+ * all are done. The split depends on nothing but count and the number of threads; the caller's thread does the first
+ * chunk. What the bodies wrote is visible to the caller on return. With pool == NULL, or while the pool is already at
+ * work (a nested call, or another caller), the caller does the whole range inline. count <= 0 does nothing. */
 void sesame_parallel_for(sesame_pool *pool, int64_t count, void (*body)(void *context, int64_t begin, int64_t end),
                          void *context);
 
