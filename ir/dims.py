@@ -80,6 +80,50 @@ def _substitute_atom(atom: Atom, mapping: Mapping[str, Size]) -> Size:
             return maximum(*(substitute(arg, mapping) for arg in atom.args))
 
 
+def settle(size: Size, extents: Mapping[str, Size]) -> Size:
+    """`size` with every floor division dropped that is constant while each symbol in `extents` runs over 0..extent-1.
+
+    (4*a + b)//4 is a where b has extent 4, and (a*N + b)//N is a where b has extent N.
+    """
+    if not isinstance(size, Dim):
+        return size
+    result: Size = 0
+    for coefficient, monomial in size._terms:
+        factors = [_settle_atom(atom, extents) for atom in monomial]
+        result = result + reduce(_product_of_any, factors, cast(Size, coefficient))
+    return plain(result)
+
+
+def _settle_atom(atom: Atom, extents: Mapping[str, Size]) -> Size:
+    match atom:
+        case Name():
+            return single(atom)
+        case Min():
+            return minimum(*(settle(arg, extents) for arg in atom.args))
+        case Max():
+            return maximum(*(settle(arg, extents) for arg in atom.args))
+        case FloorDiv():
+            num, den = settle(atom.num, extents), settle(atom.den, extents)
+            if isinstance(num, Dim) and not names(den) & extents.keys():
+                least, greatest = _end(num, extents, -1), _end(num, extents, 1)
+                if least is not None and decide_le(0, least) and greatest is not None and decide_le(greatest, den - 1):
+                    return 0
+            return floor_div(num, den)
+
+
+def _end(size: Dim, extents: Mapping[str, Size], sign: int) -> Size | None:
+    """The greatest (sign 1) or least (-1) value of a size that is linear in the symbols of `extents`, else None."""
+    ends: dict[str, Size] = {}
+    for coefficient, monomial in size._terms:
+        found = [atom for atom in monomial if names(single(atom)) & extents.keys()]
+        if not found:
+            continue
+        if len(found) > 1 or not isinstance(found[0], Name) or found[0].name in ends:
+            return None
+        ends[found[0].name] = extents[found[0].name] - 1 if coefficient * sign > 0 else 0
+    return substitute(size, ends)
+
+
 def parse_dim(text: str) -> Size:
     """Reads the text of `dim_text` back, and expressions as model exporters write them (`floor(n/2 - 1/2) + 1`).
 
@@ -122,5 +166,5 @@ _FUNCTIONS: dict[str, Function] = {
 __all__ = [
     "Atom", "Dim", "FloorDiv", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided", "bounded",
     "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "lower_bound", "maximum",
-    "minimum", "names", "parse_dim", "parse_dim_param", "substitute", "symbol", "terms", "upper_bound",
+    "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "terms", "upper_bound",
 ]  # fmt: skip

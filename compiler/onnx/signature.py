@@ -14,7 +14,7 @@ import onnx
 
 from compiler.errors import ModelError, UnsupportedError, UsageError
 from compiler.onnx.load import element_type
-from ir.dims import Dim, Size, names, parse_dim, symbol
+from ir.dims import Dim, Size, names, parse_dim_param, substitute, symbol
 from ir.types import MapType, OptionalType, SequenceType, TensorType, Type
 
 _ANONYMOUS = ("", "?", "-1", "None", "unk", "*")
@@ -60,10 +60,7 @@ def input_types(
 def _is_name(text: str) -> bool:
     if text.strip() in _ANONYMOUS:
         return False
-    try:
-        return names(parse_dim(text)) == {text}
-    except ValueError:
-        return True
+    return names(parse_dim_param(text)) == {text}
 
 
 def _type(name: str, proto: onnx.TypeProto, plain: set[str], dims: DimSpec, seen: set[str], file: str | None) -> Type:
@@ -95,15 +92,10 @@ def _size(name: str, axis: int, dim: onnx.TensorShapeProto.Dimension, plain: set
         label = f"{name}_d{axis}"
         seen.add(label)
         return dims.size(label)
-    try:
-        parsed = parse_dim(text)
-    except ValueError:
-        parsed = symbol(text)
+    parsed = parse_dim_param(text)
     if isinstance(parsed, Dim) and not names(parsed) <= plain:
         parsed = symbol(text)
     if not isinstance(parsed, Dim):
         return int(parsed)
     seen.update(names(parsed))
-    from ir.dims import substitute
-
     return substitute(parsed, {n: dims.size(n) for n in names(parsed)})

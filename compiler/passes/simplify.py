@@ -1,0 +1,68 @@
+"""simplify: kernels with simpler indices: floor divisions that a loop's extent settles, guards that cannot fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compiler.pipeline import kernel_pass
+from ir.dims import Size, bounded, settle, upper_bound
+from ir.element import guard, inside
+from ir.expr import Apply, Const, Expr, Index, Load, transform
+from ir.kernel import For, If, Kernel, Stmt, map_blocks, map_exprs
+
+
+@kernel_pass
+def simplify(kernel: Kernel) -> Kernel:
+    """Settles index arithmetic by the extents of the loops around it."""
+    shapes = {b.name: b.type.shape for b in kernel.params}
+    return replace(kernel, body=_block(kernel.body, {}, shapes))
+
+
+def _block(block: tuple[Stmt, ...], extents: dict[str, Size], shapes: dict[str, tuple[Size, ...]]) -> tuple[Stmt, ...]:
+    result: list[Stmt] = []
+    memo: dict[Expr, Expr] = {}
+    for stmt in block:
+        stmt = map_exprs(stmt, lambda e: transform(e, lambda x: _one(x, extents, shapes), memo))
+        inner = extents
+        if isinstance(stmt, For) and not isinstance(stmt.extent, Expr):
+            inner = {**extents, stmt.var: stmt.extent}
+            top = upper_bound(stmt.extent)
+            with bounded({stmt.var: (0, None if top is None else max(0, int(top) - 1))}):
+                stmt = map_blocks(stmt, lambda b: _block(b, inner, shapes))
+        else:
+            stmt = map_blocks(stmt, lambda b: _block(b, inner, shapes))
+        if isinstance(stmt, If) and isinstance(stmt.condition, Const):
+            result.extend(stmt.then if stmt.condition.value else stmt.orelse)
+        else:
+            result.append(stmt)
+    return tuple(result)
+
+
+def _one(expr: Expr, extents: dict[str, Size], shapes: dict[str, tuple[Size, ...]]) -> Expr | None:
+    match expr:
+        case Index():
+            settled = settle(expr.value, extents)
+            return None if settled == expr.value else Index(expr.dtype, settled)
+        case Load(outside=outside) if outside is not None and expr.buffer in shapes:
+            shape = shapes[expr.buffer]
+            if inside(expr.index, shape) is False:
+                return outside
+            kept = guard(expr.index, shape, outside)
+            if kept is None or _always_inside(expr.index, shape, extents):
+                return Load(expr.dtype, expr.buffer, expr.index)
+            return None
+        case Apply():
+            return None
+    return None
+
+
+def _always_inside(index: tuple[Expr, ...], shape: tuple[Size, ...], extents: dict[str, Size]) -> bool:
+    """Whether each index settles to lie within its extent: i//extent is 0 for it."""
+    for i, size in zip(index, shape):
+        if not isinstance(i, Index):
+            return False
+        if i.value == 0 and isinstance(size, int) and size > 0:
+            continue
+        if settle(i.value // size, extents) != 0:
+            return False
+    return True
