@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ir import types as t
 from ir.blob import Blob
-from ir.dims import Size
-from ir.element import const, select
+from ir.element import cast, const, select
 from ir.expr import Expr, Index
-from ir.op import Op, case, op, sizes
+from ir.op import Op, case, op, require, sizes
 from ir.types import DType, TensorType
 
 
@@ -70,7 +67,7 @@ class Full(Op):
         return TensorType(self.dtype, self.shape)
 
     def reference(self) -> np.ndarray:
-        return np.full(self.shape, self.value, dtype=self.dtype.numpy)
+        return np.full([int(size) for size in self.shape], self.value, dtype=self.dtype.numpy)
 
     def element(self, i: tuple[Expr, ...]) -> Expr:
         return const(self.value, self.dtype)
@@ -89,12 +86,33 @@ class Iota(Op):
     def infer(self) -> TensorType:
         return TensorType(self.dtype, self.shape)
 
-    def reference(self) -> Any:
-        extent: Size = self.shape[self.axis]
-        row = np.arange(int(extent)).astype(self.dtype.numpy)
-        return np.broadcast_to(row.reshape([-1 if a == self.axis else 1 for a in range(len(self.shape))]), self.shape).copy()
+    def reference(self) -> np.ndarray:
+        shape = [int(size) for size in self.shape]
+        row = np.arange(shape[self.axis]).astype(self.dtype.numpy)
+        return np.broadcast_to(row.reshape([-1 if a == self.axis else 1 for a in range(len(shape))]), shape).copy()
 
     def element(self, i: tuple[Expr, ...]) -> Expr:
-        from ir.element import cast
-
         return cast(i[self.axis], self.dtype)
+
+
+@op
+class Eye(Op):
+    """A matrix of `shape` with ones on diagonal `diagonal` (above the main one where positive) and zeros elsewhere."""
+
+    shape: sizes
+    diagonal: int = 0
+    dtype: DType = t.f32
+    movement = True
+    examples = [case(shape=(3, 4)), case(shape=(4, 3), diagonal=-1, dtype=t.i32)]
+
+    def infer(self) -> TensorType:
+        require(len(self.shape) == 2, lambda: f"eye: shape {list(self.shape)} must have 2 sizes")
+        return TensorType(self.dtype, self.shape)
+
+    def reference(self) -> np.ndarray:
+        rows, columns = (int(size) for size in self.shape)
+        return np.eye(rows, columns, self.diagonal).astype(self.dtype.numpy)
+
+    def element(self, i: tuple[Expr, ...]) -> Expr:
+        on_diagonal = (i[1] - i[0]).equals(self.diagonal)
+        return select(on_diagonal, const(1, self.dtype), const(0, self.dtype))

@@ -1,0 +1,183 @@
+"""ONNX operators that index with tensors, search, or scan: Gather, Scatter, OneHot, TopK, ArgMax, CumSum, Unique."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from compiler.onnx.ops.movement import sliced
+from compiler.onnx.ops.shape import elements, from_front, normal_axis, reshaped
+from compiler.onnx.registry import onnx_op
+from ir import types as t
+from ir.dims import Size
+from ir.op import OpError
+
+
+@onnx_op("Gather", since=1)
+def Gather(b: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
+    along = normal_axis(axis, data.rank)
+    known = indices.content
+    run = None if known is None else _run(b, known.reshape(-1).tolist(), data.shape[along])
+    if known is None or run is None:
+        return b.gather(data, indices, axis=along)
+    start, step = run
+    part = sliced(b, data, along, start, known.size, step)
+    return reshaped(b, part, (*data.shape[:along], *indices.shape, *data.shape[along + 1 :]))
+
+
+def _run(b: Any, indices: Sequence[Size], size: Size) -> tuple[Size, int] | None:
+    """Start and step, where known indices into an axis of `size` are evenly spaced: then they are a slice."""
+    if not indices:
+        return None
+    if isinstance(size, int) and any(isinstance(i, int) and not -size <= i < size for i in indices):
+        raise OpError(f"index {next(i for i in indices if not -size <= i < size)} into an axis of size {size}")
+    if len(indices) == 1:
+        return from_front(b, indices[0], size), 1
+    places = [i + size if isinstance(i, int) and i < 0 else i for i in indices]
+    steps = {after - before for before, after in pairwise(places)}
+    step = steps.pop()
+    return (places[0], step) if not steps and isinstance(step, int) and step != 0 else None
+
+
+@onnx_op("GatherElements", since=11)
+def GatherElements(b: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
+    return b.gather_elements(data, indices, axis=normal_axis(axis, data.rank))
+
+
+@onnx_op("GatherND", since=11)
+def GatherND(b: Any, data: Any, indices: Any, *, batch_dims: int = 0) -> Any:
+    return b.gather_nd(data, indices, batch_dims=batch_dims)
+
+
+@onnx_op("Scatter", since=9)
+def Scatter(b: Any, data: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
+    return b.scatter_elements(data, indices, updates, axis=normal_axis(axis, data.rank))
+
+
+@onnx_op("ScatterElements", since=11)
+def ScatterElements(b: Any, data: Any, indices: Any, updates: Any, *, axis: int = 0, reduction: str = "none") -> Any:
+    return b.scatter_elements(data, indices, updates, axis=normal_axis(axis, data.rank), reduction=reduction)
+
+
+@onnx_op("ScatterND", since=11)
+def ScatterND(b: Any, data: Any, indices: Any, updates: Any, *, reduction: str = "none") -> Any:
+    return b.scatter_nd(data, indices, updates, reduction=reduction)
+
+
+@onnx_op("TensorScatter", since=24)
+def TensorScatter(
+    b: Any, past_cache: Any, update: Any, write_indices: Any = None, *, axis: int = -2, mode: str = "linear"
+) -> Any:
+    if mode not in ("linear", "circular"):
+        raise OpError(f"`mode` is {mode!r}; it must be linear or circular")
+    along = normal_axis(axis, past_cache.rank)
+    return b.tensor_scatter(past_cache, update, write_indices, axis=along, circular=mode == "circular")
+
+
+@onnx_op("OneHot", since=9)
+def OneHot(b: Any, indices: Any, depth: Any, values: Any, *, axis: int = -1) -> Any:
+    classes = b.scalar(depth, "depth")
+    classes = int(classes) if isinstance(classes, float) else classes
+    return b.one_hot(indices, values, axis=normal_axis(axis, indices.rank + 1), depth=classes)
+
+
+@onnx_op("Col2Im", since=18)
+def Col2Im(
+    b: Any, x: Any, image_shape: Any, block_shape: Any, *, dilations: tuple[int, ...] = (), pads: tuple[int, ...] = (),
+    strides: tuple[int, ...] = (),
+) -> Any:  # fmt: skip
+    image = b.sizes(image_shape, "image_shape")
+    ones = (1,) * len(image)
+    return b.col2im(
+        x, shape=image, block=b.sizes(block_shape, "block_shape"), stride=strides or ones, dilation=dilations or ones,
+        pad=pads or (0,) * (2 * len(image)),
+    )  # fmt: skip
+
+
+@onnx_op("TopK", since=1)
+def TopK_1(b: Any, x: Any, *, k: int, axis: int = -1) -> Any:
+    return b.top_k(x, axis=normal_axis(axis, x.rank), count=k)
+
+
+@onnx_op("TopK", since=10)
+def TopK(b: Any, x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
+    return b.top_k(x, axis=normal_axis(axis, x.rank), count=b.scalar(k, "k"), largest=bool(largest))
+
+
+def _arg(b: Any, name: str, x: Any, axis: int, keepdims: int, last: int) -> Any:
+    along = normal_axis(axis, x.rank)
+    found = getattr(b, name)(x, axis=along, last=bool(last))
+    return b.reshape(found, shape=(*x.shape[:along], 1, *x.shape[along + 1 :])) if keepdims else found
+
+
+@onnx_op("ArgMax", since=1)
+def ArgMax(b: Any, x: Any, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Any:
+    return _arg(b, "arg_max", x, axis, keepdims, select_last_index)
+
+
+@onnx_op("ArgMin", since=1)
+def ArgMin(b: Any, x: Any, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Any:
+    return _arg(b, "arg_min", x, axis, keepdims, select_last_index)
+
+
+def _scan(b: Any, name: str, x: Any, axis: Any, exclusive: int, reverse: int) -> Any:
+    """A running total; where the axis is known at run time only, every one of them, and a choice."""
+    scan = getattr(b, name)
+    options = {"exclusive": bool(exclusive), "reverse": bool(reverse)}
+    if axis.content is not None or x.rank == 1:
+        along = 0 if axis.content is None else normal_axis(int(b.scalar(axis, "axis")), x.rank)
+        return scan(x, axis=along, **options)
+    which = reshaped(b, axis, ())
+    result = scan(x, axis=x.rank - 1, **options)
+    for along in range(x.rank - 1):
+        for number in (along, along - x.rank):
+            result = b.where(b.equal(which, number), scan(x, axis=along, **options), result)
+    return result
+
+
+@onnx_op("CumSum", since=11)
+def CumSum(b: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+    return _scan(b, "cum_sum", x, axis, exclusive, reverse)
+
+
+@onnx_op("CumProd", since=26)
+def CumProd(b: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+    return _scan(b, "cum_prod", x, axis, exclusive, reverse)
+
+
+def _known(value: Any, what: str) -> np.ndarray:
+    """The content of a value whose elements decide the size of a result. Raises OpError where it is not known."""
+    if value.content is None or (value.content.dtype == object and value.dtype != t.string):
+        raise OpError(f"the size of its result depends on `{what}`, which is computed at run time")
+    return value.content
+
+
+@onnx_op("NonZero", since=9)
+def NonZero(b: Any, x: Any) -> Any:
+    filled = getattr(x.node.op, "value", 0) if x.node is not None and x.node.op.name == "full" else 0
+    if x.rank == 1 and filled:  # how old exporters write a range
+        return b.iota(shape=(1, x.shape[0]), axis=1)
+    return b.const(np.array(np.nonzero(_known(x, "x")), dtype=np.int64).reshape(x.rank, -1))
+
+
+@onnx_op("Compress", since=9)
+def Compress(b: Any, x: Any, condition: Any, *, axis: int | None = None) -> Any:
+    chosen = np.flatnonzero(_known(condition, "condition")).astype(np.int64)
+    if axis is None:
+        return b.gather(reshaped(b, x, (elements(x.shape),)), b.const(chosen), axis=0)
+    return b.gather(x, b.const(chosen), axis=normal_axis(axis, x.rank))
+
+
+@onnx_op("Unique", since=11)
+def Unique(b: Any, x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
+    array = _known(x, "x")
+    along = None if axis is None else normal_axis(axis, x.rank)
+    _, first, inverse, counts = np.unique(array, True, True, True, axis=along)
+    order = np.arange(len(first)) if sorted else np.argsort(first)
+    rank_of = np.argsort(order)
+    values = np.take(array.reshape(-1) if along is None else array, first[order], axis=along or 0)
+    numbers = (first[order], rank_of[inverse.reshape(-1)], counts[order])
+    return (b.const(np.asarray(values)), *(b.const(n.astype(np.int64)) for n in numbers))
