@@ -143,11 +143,12 @@ _TABLE = [
 FUNCTIONS: dict[str, Function] = {function.name: function for function in _TABLE}
 
 
-def convert(x: Any, to: DType, saturate: bool = True) -> np.ndarray:
+def convert(x: Any, to: DType, saturate: bool = True, round_mode: str = "up") -> np.ndarray:
     """Numbers, truth values or strings as elements of `to`: what `Cast` means.
 
     Floats round to the nearest even and become infinite beyond the range; float8 types clamp instead where `saturate`
-    (else NaN, or infinity where the type has one). Integers keep their low bits. A float converted to an integer is
+    (else NaN, or infinity where the type has one), and float8 e8m0 is a power of two, rounded "up", "down" or to the
+    "nearest" with ties up. Integers keep their low bits. A float converted to an integer is
     rounded towards zero; outside of the range the result is some integer. NaN is true. Strings are read as Python reads
     numbers. Raises ValueError for a string that is no number.
     """
@@ -158,7 +159,7 @@ def convert(x: Any, to: DType, saturate: bool = True) -> np.ndarray:
         if to.kind == "string":
             return _printed(x)
         if to.name == "f8e8m0":
-            return _power_of_two(x.astype(np.float32), saturate).view(to.numpy)
+            return _power_of_two(x.astype(np.float32), saturate, round_mode).view(to.numpy)
         if saturate and to.is_float and to.bits == 8:
             wide = x if x.dtype == np.float64 else x.astype(np.float32)
             greatest = float(ml_dtypes.finfo(to.numpy).max)
@@ -166,10 +167,13 @@ def convert(x: Any, to: DType, saturate: bool = True) -> np.ndarray:
         return x.astype(to.numpy)
 
 
-def _power_of_two(x: np.ndarray, saturate: bool) -> np.ndarray:
-    """The exponent bytes of f32 rounded up to a power of two, as float8 e8m0 has it: no sign, no zero, 255 is NaN."""
+def _power_of_two(x: np.ndarray, saturate: bool, round_mode: str) -> np.ndarray:
+    """The exponent bytes of f32, as float8 e8m0 has them: no sign, no zero, 255 is NaN. What is rounded is the exponent
+    field, so that below 2**-126 floats lie between the codes 0 and 1."""
     bits = x.view(np.uint32) & np.uint32(0x7FFFFFFF)
-    code = np.minimum((bits + np.uint32(0x7FFFFF)) >> np.uint32(23), np.uint32(254 if saturate else 255))
+    half = np.where(bits < 0x800000, np.uint32(0x3FFFFF), np.uint32(0x400000))
+    increment = {"up": np.uint32(0x7FFFFF), "down": np.uint32(0), "nearest": half}[round_mode]
+    code = np.minimum((bits + increment) >> np.uint32(23), np.uint32(254 if saturate else 255))
     return np.where(bits >= 0x7F800000, np.uint32(255), code).astype(np.uint8)
 
 

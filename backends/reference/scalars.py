@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from ir.functions import FUNCTIONS
+from ir.functions import convert as convert_array
 from ir.types import DTYPES, DType
 
 _NATIVE = [t.name for t in DTYPES.values() if t.numpy.kind in "iufc"]
@@ -51,6 +52,8 @@ def converter(source: DType, target: DType, saturate: bool) -> Callable[[Any], A
     if target.kind == "bool":
         return lambda value: bool(value != 0)
     source_numpy, target_numpy = source.numpy, target.numpy
+    if target.name == "f8e8m0":
+        return lambda value: convert_array(np.asarray(value, dtype=source_numpy), target, saturate)[()]
     if saturate and target.is_float and target.bits == 8 and source.is_float:
         limit = float(ml_dtypes.finfo(target_numpy).max)
         return lambda value: np.asarray(np.clip(float(value), -limit, limit)).astype(target_numpy)[()]

@@ -14,7 +14,7 @@ import numpy as np
 
 from ir import types as t
 from ir.dims import Size
-from ir.element import Tensor, apply, cast, const
+from ir.element import Tensor, apply, cast, const, select
 from ir.expr import Expr
 from ir.functions import FUNCTIONS, convert
 from ir.op import Op, OpError, assume_equal, case, op, require
@@ -467,6 +467,7 @@ class Cast(Op):
 
     to: DType
     saturate: bool = True
+    round_mode: str = "up"
     symbolic = True
     examples = [
         case("f32[2,3]", to=t.i32),
@@ -479,6 +480,9 @@ class Cast(Op):
         case("bf16[3]", to=t.f32),
         case(row("f32", 1e6, -1e6, inf, 0.3), to=t.f8e4m3fn),
         case(row("f32", 1e6, -1e6, inf, 0.3), to=t.f8e5m2, saturate=False),
+        case(row("f32", 0.0, 1e-39, 1.0, 1.1, 1.5, 3.1, 3e38, inf, nan), to=t.f8e8m0),
+        case(row("f32", 0.0, 1e-39, 1.0, 1.1, 1.5, 3.1, 3e38, inf, nan), to=t.f8e8m0, round_mode="down"),
+        case(row("f32", 0.0, 1e-38, 1.0, 1.1, 1.5, 3.1, 3e38, inf), to=t.f8e8m0, round_mode="nearest", saturate=False),
     ]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -486,7 +490,7 @@ class Cast(Op):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         if not holds_dims(x):
-            return convert(x, self.to, self.saturate)
+            return convert(x, self.to, self.saturate, self.round_mode)
         if self.to.is_float:
             return x
         change = truncate if self.to.is_integer else bool
@@ -495,7 +499,23 @@ class Cast(Op):
         return out.reshape(x.shape)
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
-        return cast(x.at(*i), self.to, self.saturate)
+        value = x.at(*i)
+        if self.to == t.f8e8m0 and self.round_mode != "up":
+            value = _rounded_power(cast(value, t.f32), self.round_mode)
+        return cast(value, self.to, self.saturate)
+
+
+def _rounded_power(x: Expr, round_mode: str) -> Expr:
+    """An f32 that rounds up to the power of two to which `x` rounds down, or to the nearest with ties up."""
+    x = apply("abs", x)
+    is_denormal = x < 2.0**-126
+    above = cast(cast(x, t.f8e8m0, saturate=False), t.f32)
+    below = select(is_denormal, 0.0, select(above.equals(x), x, x * 0.5))
+    if round_mode == "down":
+        return below
+    power = cast(cast(below, t.f8e8m0, saturate=False), t.f32)
+    nearest = select(x >= power * 1.5, x, power)
+    return select(is_denormal, select(x > 2.0**-127, x, 0.0), nearest)
 
 
 __all__ = ["NUMBERS", "Binary", "Elementwise", "Unary", "broadcast_shapes", "broadcast_sizes", "same_dtype"]
