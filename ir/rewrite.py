@@ -164,9 +164,7 @@ class _Driver:
         around = [v.node for n in found.nodes for v in n.inputs if v is not None and v.node is not None]
         users = downstream(old, self.depth)
         self.graph.replace(old, new)
-        for node in reversed(found.nodes):
-            remove_dead(self.graph, node)
-        for node in new_nodes:
+        for node in (*reversed(found.nodes), *around, *new_nodes):
             remove_dead(self.graph, node)
         if new.node is not None and new.node in new_nodes:
             self.graph.rename(new, name)

@@ -1,0 +1,84 @@
+"""legalize: expands composite ops that a backend does not run as they are, until it accepts every op.
+
+What cannot be expanded is refused with the backend's own sentence; all refusals of a model are reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from compiler.errors import CompileError, NodeRef, Problems, UnsupportedError
+from compiler.pipeline import graph_pass
+from ir.build import Builder
+from ir.graph import Graph, Node
+from ir.op import OpError
+from ir.rewrite import for_each_graph
+
+
+def is_primitive(node: Node) -> bool | str:
+    """What `legalize` accepts when no backend is asked: every op that is not made of others."""
+    return True if not type(node.op).has("expand") else f"{node.op.name} is made of other ops"
+
+
+@graph_pass
+def legalize(graph: Graph, *, accepts: Callable[[Node], bool | str] = is_primitive) -> None:
+    """Expands ops until `accepts` gives True for each. Raises Problems with the reasons for those it cannot expand."""
+    refused: list[CompileError] = []
+    for_each_graph(graph, lambda each: _legalize(each, accepts, refused))
+    if refused:
+        raise Problems(refused)
+
+
+def _legalize(graph: Graph, accepts: Callable[[Node], bool | str], refused: list[CompileError]) -> None:
+    pending = list(graph.nodes())[::-1]
+    while pending:
+        node = pending.pop()
+        if node.op.name == "const":
+            continue
+        verdict = accepts(node)
+        if verdict is True:
+            continue
+        if type(node.op).has("expand"):
+            pending.extend(reversed(expand(graph, node)))
+        else:
+            refused.append(_refusal(node, verdict))
+
+
+def _refusal(node: Node, verdict: bool | str) -> UnsupportedError:
+    reason = verdict if isinstance(verdict, str) else f"the target does not run {node.op.name}"
+    ref = NodeRef(
+        name=node.sources[0] if node.sources else node.outputs[0].name,
+        op=node.op.name,
+        domain="sesame",
+        inputs=tuple("-" if v is None else f"%{v.name}: {v.type}" for v in node.inputs),
+        outputs=tuple(f"%{v.name}: {v.type}" for v in node.outputs),
+    )
+    return UnsupportedError("E0410", reason, node=ref)
+
+
+def expand(graph: Graph, node: Node) -> list[Node]:
+    """Puts the ops that a composite is made of in its place; the new nodes, in order.
+
+    Raises OpError where the expansion has other types than the op: then the op's declaration is wrong.
+    """
+    before = node.previous
+    with Builder(graph, node, node.sources) as b:
+        made = node.op.expand(b, *node.inputs)
+    results = made if isinstance(made, tuple) else (made,)
+    old_types, new_types = [v.type for v in node.outputs], [v.type for v in results]
+    if old_types != new_types:
+        raise OpError(f"{node.op.name} expands to {new_types}, its type rule says {old_types}")
+    new_nodes = [before.next if before is not None else next(graph.nodes())]
+    while new_nodes[-1] is not node:
+        assert new_nodes[-1] is not None
+        new_nodes.append(new_nodes[-1].next)
+    new_nodes.pop()
+    inside = set(new_nodes)
+    for old, new in zip(list(node.outputs), results):
+        name = old.name
+        graph.replace(old, new)
+        if new.node in inside:
+            graph.rename(new, name)
+    if node.graph is graph:
+        graph.remove(node)
+    return [n for n in new_nodes if n is not None and n.graph is graph]
