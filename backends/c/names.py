@@ -10,21 +10,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 # Keywords of C and C++ (headers serve both), and macros without a prefix that standard headers or compilers define.
-_RESERVED = frozenset(
-    """
-    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const constexpr const_cast
-    continue decltype default delete do double dynamic_cast else enum explicit export extern false float for friend goto
-    if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public
-    register reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast struct switch
-    template this thread_local throw true try typedef typeid typename typeof union unsigned using virtual void volatile
-    wchar_t while xor xor_eq
-    alloca assert complex errno far fileno huge I imaginary interface isfinite isinf isnan isnormal kill_dependency linux
-    main memcpy memset near noreturn offsetof pascal signbit small stderr stdin stdout unix vector pixel
-    BUFSIZ EOF NAN NULL INFINITY TRUE FALSE BIG_ENDIAN LITTLE_ENDIAN BYTE_ORDER PDP_ENDIAN DOMAIN OVERFLOW UNDERFLOW SING
-    PLOSS TLOSS
-    int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t ptrdiff_t intptr_t uintptr_t
-    """.split()
-)
+_RESERVED_WORDS = """
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const constexpr const_cast
+continue decltype default delete do double dynamic_cast else enum explicit export extern false float for friend goto
+if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public
+register reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast struct
+switch template this thread_local throw true try typedef typeid typename typeof union unsigned using virtual void
+volatile wchar_t while xor xor_eq
+alloca assert complex errno far fileno huge I imaginary interface isfinite isinf isnan isnormal kill_dependency
+linux main memcpy memset near noreturn offsetof pascal signbit small stderr stdin stdout unix vector pixel
+BUFSIZ EOF NAN NULL INFINITY TRUE FALSE BIG_ENDIAN LITTLE_ENDIAN BYTE_ORDER PDP_ENDIAN DOMAIN OVERFLOW UNDERFLOW
+SING PLOSS TLOSS
+int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t ptrdiff_t intptr_t uintptr_t
+"""
+_RESERVED = frozenset(_RESERVED_WORDS.split())
 _MACRO_PREFIX = re.compile(
     r"(U?INT(\d+|MAX|PTR|_FAST\d+|_LEAST\d+)?_(C|MAX|MIN)|(U|S)?(CHAR|SHRT|INT|LONG|LLONG)_\w+|U(LONG|LLONG)_MAX|E[A-Z0-9]{2,}"
     r"|(ATOMIC|CLOCK|DBL|EXIT|FLT|FP|HUGE|LDBL|MATH|M|PTRDIFF|RAND|SEEK|SIG|SIZE|SSIZE|WCHAR|WINT|TIME|TIMER)_\w+"
@@ -75,7 +74,7 @@ class Identifiers:
 def comment(text: str) -> str:
     """`text` for the inside of a comment: one line of printable ASCII that neither ends the comment nor the line."""
     plain = "".join(ch if " " <= ch <= "~" else ch.encode("unicode_escape").decode() for ch in text)
-    plain = plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").replace("\\", "\\\\")
+    plain = plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")
     return plain + " " if plain.endswith("\\") else plain
 
 
@@ -121,7 +120,7 @@ class Writer:
 
 
 def wrapped(head: str, parts: list[str], tail: str, width: int = 118) -> list[str]:
-    """`head` + comma-separated parts + `tail` over as many lines as needed, the later ones aligned with the first part."""
+    """`head` + comma-separated parts + `tail` over as many lines as needed, aligned with the first part."""
     lines: list[str] = []
     current = head
     for i, part in enumerate(parts):

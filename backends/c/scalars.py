@@ -1,7 +1,7 @@
 """Element types, literals, casts and scalar functions as C.
 
-Narrow floats are stored as bits and computed in float, rounding after every function that can leave the format; sub-byte
-integers occupy a byte. Everything is defined for all values: integers wrap around, division by zero gives zero.
+Narrow floats are stored as bits and computed in float, rounding after every function that can leave the format;
+sub-byte integers occupy a byte. Everything is defined for all values: integers wrap around, division by zero is zero.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _float_literal(value: float, is_double: bool) -> Text:
 
 
 def cast_text(value: Text, source: DType, target: DType, saturate: bool) -> Text:
-    """`value` of type `source` converted to `target`. Floats to integers round towards zero and saturate, NaN gives 0."""
+    """`value` of type `source` converted to `target`. Floats to integers round towards zero, saturate, and NaN is 0."""
     if source == target:
         return value
     if target == t.bool_:
@@ -147,19 +147,38 @@ def _cast_to_float(value: Text, source: DType, target: DType, saturate: bool) ->
 _INFIX = {"add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "div": ("/", PRODUCT)}
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _BITS = {"and": "&", "or": "|", "xor": "^", "min": "&", "max": "|", "add": "|", "mul": "&"}
-_INTEGER = frozenset("add sub mul neg and or xor not min max shl shr abs sign pow div floordiv mod fmod".split())
+_INTEGER = (
+    "add", "sub", "mul", "neg", "and", "or", "xor", "not", "min", "max", "shl", "shr", "abs", "sign", "pow", "div",
+    "floordiv", "mod", "fmod",
+)  # fmt: skip
 _SINGLE = {
-    "exp": "sesame_expf", "log": "sesame_logf", "tanh": "sesame_tanhf", "sigmoid": "sesame_sigmoidf", "erf": "sesame_erff",
-    "sin": "sesame_sinf", "cos": "sesame_cosf",
+    "exp": "sesame_expf", "log": "sesame_logf", "tanh": "sesame_tanhf", "sigmoid": "sesame_sigmoidf",
+    "erf": "sesame_erff", "sin": "sesame_sinf", "cos": "sesame_cosf",
 }  # fmt: skip
 _LIBM = {
     "fmod": "fmod", "pow": "pow", "atan2": "atan2", "abs": "fabs", "sqrt": "sqrt", "exp": "exp", "expm1": "expm1",
-    "log": "log", "log1p": "log1p", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos",
-    "atan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
+    "log": "log", "log1p": "log1p", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin",
+    "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
+    "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
     "erf": "erf", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint",
 }  # fmt: skip
-_FLOAT_HELPERS = frozenset("min max sign mod floordiv isnan isinf".split())
-_EXACT = frozenset("neg abs sign floor ceil trunc round min max select mod fmod".split())
+_FLOAT_HELPERS = ("min", "max", "sign", "mod", "floordiv", "isnan", "isinf")
+_EXACT = (
+    "neg",
+    "abs",
+    "sign",
+    "floor",
+    "ceil",
+    "trunc",
+    "round",
+    "min",
+    "max",
+    "select",
+    "mod",
+    "fmod",
+    "isnan",
+    "isinf",
+)
 
 
 def has_function(function: str, dtype: DType) -> bool:
@@ -231,7 +250,7 @@ def _float_function(function: str, dtype: DType, args: list[Text]) -> Text:
     else:
         name = _LIBM[function] if is_double else _SINGLE.get(function) or f"{_LIBM[function]}f"
         result = Text(f"{name}({', '.join(arg.text for arg in args)})")
-    return rounded(dtype, result) if function not in _EXACT and function not in ("isnan", "isinf") else result
+    return rounded(dtype, result) if function not in _EXACT else result
 
 
 def rounded(dtype: DType, value: Text) -> Text:

@@ -85,7 +85,8 @@ def _term_text(coefficient: Any, atoms: tuple[Any, ...], spell: Spell) -> tuple[
         number = (literal(abs(coefficient)), ATOM)
         factors = [*factors, number]
     if len(factors) == 1:
-        return sign, *factors[0]
+        text, rank = factors[0]
+        return sign, text, rank
     return sign, " * ".join(paren(text, rank, UNARY) for text, rank in factors), PRODUCT
 
 

@@ -117,8 +117,8 @@ static inline uint8_t sesame_wrap_u2(int x) { return (uint8_t)(x & 3); }
 #define SESAME_FLOAT(T, FLOAT, SUFFIX)                                                                       \
   static inline FLOAT sesame_at_least_##T(FLOAT x, FLOAT low) { return x < low ? low : x; }                  \
   static inline FLOAT sesame_at_most_##T(FLOAT x, FLOAT high) { return x > high ? high : x; }                \
-  static inline FLOAT sesame_max_##T(FLOAT a, FLOAT b) { return (a > b) | (a != a) ? a : b; }                \
-  static inline FLOAT sesame_min_##T(FLOAT a, FLOAT b) { return (a < b) | (a != a) ? a : b; }                \
+  static inline FLOAT sesame_max_##T(FLOAT a, FLOAT b) { return ((a > b) | (a != a)) ? a : b; }              \
+  static inline FLOAT sesame_min_##T(FLOAT a, FLOAT b) { return ((a < b) | (a != a)) ? a : b; }              \
   static inline FLOAT sesame_sign_##T(FLOAT x) { return x > 0 ? (FLOAT)1 : x < 0 ? (FLOAT)-1 : x + 0; }      \
   static inline bool sesame_isnan_##T(FLOAT x) { return x != x; }                                            \
   static inline bool sesame_isinf_##T(FLOAT x) { return fabs##SUFFIX(x) == (FLOAT)INFINITY; }                \

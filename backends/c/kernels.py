@@ -1,0 +1,193 @@
+"""One kernel as one C function: what it takes, in which order, and which loop is divided among threads.
+
+Parameters are the buffers that the code touches, in the kernel's order, then the sizes it uses, then `begin` and `end`
+of the range of the parallel loop. Restrict-qualified pointers are the caller's promise that the memory plan keeps.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from backends.c.expressions import Expressions, Place
+from backends.c.names import Identifiers, Writer, comment, wrapped
+from backends.c.scalars import has_function, is_supported, storage_type
+from backends.c.sizes import plain_text
+from backends.c.statements import Statements
+from ir.dims import Size
+from ir.expr import Apply, Expr, Reduce, walk
+from ir.kernel import Buffer, For, Kernel, Let, Local, Stmt, Variable, exprs_of, walk_stmts
+
+LANES = 16
+
+
+@dataclass(frozen=True)
+class Function:
+    """The C function of a kernel. `buffers` and `sizes` are the names of the kernel that it takes, in order.
+
+    `range` is the number of iterations that may be divided among threads, None for a serial kernel.
+    """
+
+    kernel: Kernel
+    symbol: str
+    buffers: tuple[Buffer, ...]
+    sizes: tuple[str, ...]
+    range: Size | None
+    declaration: str
+    definition: str
+
+
+def unsupported(kernel: Kernel) -> str | None:
+    """Why C code cannot be made for `kernel`, as a sentence, or None if it can."""
+    types = [buffer.type for buffer in kernel.params]
+    exprs: list[Expr] = []
+    for stmt in walk_stmts(kernel.body):
+        exprs.extend(exprs_of(stmt))
+        if isinstance(stmt, Local):
+            types.append(stmt.type)
+            if not stmt.type.is_static:
+                return f"the local array {stmt.name} has no fixed size"
+    refused = sorted({str(type_.dtype) for type_ in types if not is_supported(type_.dtype)})
+    refused += sorted({str(expr.dtype) for expr in walk(*exprs) if not is_supported(expr.dtype)} - set(refused))
+    if refused:
+        return f"C code has no values of type {', '.join(refused)}"
+    for expr in walk(*exprs):
+        if isinstance(expr, Reduce):
+            return "a reduction stands inside an expression; lower it to loops first"
+        if isinstance(expr, Apply) and not has_function(expr.function, expr.args[-1].dtype):
+            return f"C code has no function {expr.function} of {expr.args[-1].dtype}"
+    return None
+
+
+def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
+    """The C function of `kernel` under the name `symbol`. Raises ValueError with the reason if it has none."""
+    reason = unsupported(kernel)
+    if reason is not None:
+        raise ValueError(f"kernel {kernel.name}: {reason}")
+    identifiers = Identifiers({symbol, "begin", "end", "flat"})
+    for name in [*(b.name for b in kernel.params), *kernel.sizes, *_bound_names(kernel)]:
+        identifiers.of(name)
+    values = Expressions(identifiers, {b.name: Place(identifiers.of(b.name), b.type) for b in kernel.params})
+    out = Writer(1)
+    statements = Statements(values, out)
+    lets, loops = _parallel_loops(kernel)
+    if loops:
+        statements.block(lets)
+        _write_range(statements, loops)
+    else:
+        statements.block(kernel.body)
+    buffers = tuple(b for b in kernel.params if b.name in values.used)
+    sizes = tuple(size for size in kernel.sizes if size in values.used)
+    head = _head(symbol, buffers, sizes, bool(loops), identifiers)
+    definition = "\n".join([*head[:-1], head[-1] + " {", *out.lines, "}"])
+    total = _iterations(loops) if loops else None
+    return Function(kernel, symbol, buffers, sizes, total, "\n".join(head) + ";", definition)
+
+
+def _bound_names(kernel: Kernel) -> list[str]:
+    """Names of loop variables and scalar locals, in textual order."""
+    found: list[str] = []
+    for stmt in walk_stmts(kernel.body):
+        if isinstance(stmt, For):
+            found.append(stmt.var)
+        elif isinstance(stmt, (Let, Variable)):
+            found.append(stmt.name)
+    return found
+
+
+def _head(
+    symbol: str, buffers: tuple[Buffer, ...], sizes: tuple[str, ...], is_parallel: bool, identifiers: Identifiers
+) -> list[str]:
+    """The lines of a function head, without brace or semicolon."""
+    parts = []
+    for buffer in buffers:
+        constness = "const " if buffer.role in ("in", "const") else ""
+        restrict = "" if buffer.role == "inout" else "restrict "
+        parts.append(f"{constness}{storage_type(buffer.type.dtype)} *{restrict}{identifiers.of(buffer.name)}")
+    parts += [f"int64_t {identifiers.of(size)}" for size in sizes]
+    if is_parallel:
+        parts += ["int64_t begin", "int64_t end"]
+    return wrapped(f"void {symbol}(", parts or ["void"], ")")
+
+
+def _parallel_loops(kernel: Kernel) -> tuple[tuple[Stmt, ...], list[For]]:
+    """The lets in front of the parallel loop and the loops that are divided together; no loops for a serial kernel.
+
+    Directly nested parallel loops are one range; a kernel with anything beside them is serial.
+    """
+    body = kernel.body
+    lets = tuple(stmt for stmt in body if isinstance(stmt, Let))
+    rest = [stmt for stmt in body if not isinstance(stmt, Let)]
+    loops: list[For] = []
+    while len(rest) == 1 and isinstance(rest[0], For) and rest[0].mark == "parallel":
+        if isinstance(rest[0].extent, Expr):
+            break
+        loops.append(rest[0])
+        rest = list(rest[0].body)
+    if loops and body[: len(lets)] != lets:
+        return (), []
+    return lets, loops
+
+
+def _iterations(loops: list[For]) -> Size:
+    """The product of the extents of loops over sizes."""
+    total: Size = 1
+    for loop in loops:
+        assert not isinstance(loop.extent, Expr)
+        total = total * loop.extent
+    return total
+
+
+def _write_range(statements: Statements, loops: list[For]) -> None:
+    """The loops of a parallel range over `begin` to `end`."""
+    values, out = statements.values, statements.out
+    with ExitStack() as stack:
+        for loop in loops:
+            stack.enter_context(contextmanager(values.loop)(loop.var, loop.extent))  # type: ignore[arg-type]
+        if len(loops) == 1:
+            name = values.identifiers.of(loops[0].var)
+            stack.enter_context(out.block(f"for (int64_t {name} = begin; {name} < end; {name}++)"))
+        else:
+            stack.enter_context(out.block("for (int64_t flat = begin; flat < end; flat++)"))
+            _split_range(statements, loops)
+        statements.block(loops[-1].body)
+
+
+def _split_range(statements: Statements, loops: list[For]) -> None:
+    """The variables of nested loops from the number of the iteration."""
+    values, out = statements.values, statements.out
+    for i, loop in enumerate(loops):
+        inner = _iterations(loops[i + 1 :])
+        text = "flat" if inner == 1 else f"flat / ({plain_text(inner, values.spell)})"
+        if isinstance(inner, int) and inner != 1:
+            text = f"flat / {inner}"
+        if i > 0:
+            extent = plain_text(_iterations([loop]), values.spell)
+            text = f"{text} % {extent if isinstance(loop.extent, int) else f'({extent})'}"
+        out.line(f"const int64_t {values.identifiers.of(loop.var)} = {text};")
+
+
+def source(functions: list[Function], header: str) -> str:
+    """A C file with `functions`; `header` is what declares them."""
+    out = Writer()
+    out.line(f'#include "{header}"')
+    for function in functions:
+        out.line()
+        out.line(f"/* {comment(function.kernel.name)} */")
+        out.extend(function.definition.split("\n"))
+    return out.text
+
+
+def header(functions: list[Function]) -> str:
+    """The C header that declares `functions`."""
+    out = Writer()
+    out.line("#ifndef MODEL_KERNELS_H")
+    out.line("#define MODEL_KERNELS_H")
+    out.line()
+    out.line('#include "sesame_scalar.h"')
+    out.line()
+    for function in functions:
+        out.extend(function.declaration.split("\n"))
+    out.line()
+    out.line("#endif")
+    return out.text

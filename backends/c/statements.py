@@ -1,0 +1,167 @@
+"""Kernel statements as C statements: loops keep their letters, locals their names.
+
+Nothing here decides what runs in parallel or how a kernel is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from backends.c.expressions import Expressions, Place, Scope
+from backends.c.names import Writer
+from backends.c.scalars import Text, constant, storage_type, stored, value_type
+from backends.c.sizes import plain_text
+from ir import types as t
+from ir.dims import Size
+from ir.expr import Apply, Expr, Load, Var
+from ir.kernel import Assign, For, If, Let, Local, Stmt, Store, Variable, While
+
+_UNROLL_AT_MOST = 64
+
+
+class Statements:
+    """Writes the statements of one kernel to `out`, with the expressions of `values`."""
+
+    def __init__(self, values: Expressions, out: Writer) -> None:
+        self.values = values
+        self.out = out
+        self.types: dict[str, t.DType] = {}
+
+    def block(self, body: tuple[Stmt, ...]) -> None:
+        """Writes the statements of a block in order."""
+        outer = dict(self.values.places)
+        for stmt in body:
+            self.statement(stmt)
+        self.values.places = outer
+
+    def statement(self, stmt: Stmt) -> None:
+        """Writes one statement."""
+        match stmt:
+            case For():
+                self._for(stmt)
+            case Let():
+                self._local(stmt.name, stmt.value, "const ")
+            case Variable():
+                self._local(stmt.name, stmt.init, "")
+            case Assign():
+                self._assign(stmt)
+            case Local():
+                self._array(stmt)
+            case Store():
+                self._store(stmt)
+            case If():
+                self._if(stmt)
+            case While():
+                self._while(stmt)
+
+    def _scope(self, *roots: Expr) -> Scope:
+        return self.values.open(roots, self.out)
+
+    def _local(self, name: str, value: Expr, qualifier: str) -> None:
+        scope = self._scope(value)
+        text = self.values.value(value, scope)
+        self.types[name] = value.dtype
+        self.out.line(f"{qualifier}{value_type(value.dtype)} {self.values.identifiers.of(name)} = {text.text};")
+
+    def _assign(self, stmt: Assign) -> None:
+        dtype = stmt.value.dtype
+        name = self.values.spell(stmt.name)
+        if stmt.function in ("add", "mul") and dtype in (t.f32, t.f64):
+            text = self.values.value(stmt.value, self._scope(stmt.value))
+            self.out.line(f"{name} {'+' if stmt.function == 'add' else '*'}= {text.text};")
+            return
+        value = stmt.value
+        if stmt.function is not None:
+            value = Apply(dtype, stmt.function, (Var(dtype, stmt.name), value))
+        self.out.line(f"{name} = {self.values.value(value, self._scope(value)).text};")
+
+    def _array(self, stmt: Local) -> None:
+        elements = stmt.type.elements
+        assert isinstance(elements, int), f"the local array {stmt.name} has no fixed size"
+        name = self.values.identifiers.fresh(stmt.name)
+        self.values.places[stmt.name] = Place(name, stmt.type)
+        self.out.line(f"_Alignas(64) {storage_type(stmt.type.dtype)} {name}[{max(1, elements)}];")
+
+    def _store(self, stmt: Store) -> None:
+        place = self.values.places[stmt.buffer]
+        dtype = place.type.dtype
+        value = stmt.value
+        in_place = stmt.function in ("add", "mul") and dtype in (t.f32, t.f64)
+        if stmt.function is not None and not in_place:
+            value = Apply(dtype, stmt.function, (Load(dtype, stmt.buffer, stmt.index), value))
+        scope = self._scope(*stmt.index, value)
+        index = [self.values.value(i, scope) for i in stmt.index]
+        text = self.values.value(value, scope)
+        self.values.used.add(stmt.buffer)
+        operator = {"add": "+=", "mul": "*="}[stmt.function or ""] if in_place else "="
+        target = f"{place.name}[{self.values.linear(index, place.type.shape)}]"
+        self.out.line(f"{target} {operator} {stored(dtype, text)};")
+
+    def _if(self, stmt: If) -> None:
+        condition = self.values.value(stmt.condition, self._scope(stmt.condition))
+        self.out.line(f"if ({condition.text}) {{")
+        self._indented(stmt.then)
+        if stmt.orelse:
+            self.out.line("} else {")
+            self._indented(stmt.orelse)
+        self.out.line("}")
+
+    def _indented(self, body: tuple[Stmt, ...]) -> None:
+        self.out.depth += 1
+        self.block(body)
+        self.out.depth -= 1
+
+    def _while(self, stmt: While) -> None:
+        probe = Writer(self.out.depth + 1)
+        condition = self.values.value(stmt.condition, self.values.open([stmt.condition], probe))
+        if not probe.lines:
+            with self.out.block(f"while ({condition.text})"):
+                self.block(stmt.body)
+            return
+        with self.out.block("for (;;)"):
+            self.out.extend(probe.lines)
+            self.out.line(f"if (!({condition.text})) break;")
+            self.block(stmt.body)
+
+    def _for(self, stmt: For) -> None:
+        if stmt.mark == "unroll" and isinstance(stmt.extent, int) and 1 < stmt.extent <= _UNROLL_AT_MOST:
+            self.out.line(f"SESAME_UNROLL({stmt.extent})")
+        with self.loop(stmt):
+            self.block(stmt.body)
+
+    @contextmanager
+    def loop(self, stmt: For) -> Iterator[None]:
+        """The head of a loop; its body is written inside."""
+        if isinstance(stmt.extent, Expr):
+            extent = self._extent_of_expr(stmt)
+        else:
+            extent = plain_text(stmt.extent, self.values.spell)
+        name = self.values.identifiers.of(stmt.var)
+        with (
+            contextmanager(self.values.loop)(stmt.var, None if isinstance(stmt.extent, Expr) else stmt.extent),
+            self.out.block(f"for (int64_t {name} = 0; {name} < {extent}; {name}++)"),
+        ):
+            yield
+
+    def _extent_of_expr(self, stmt: For) -> str:
+        assert isinstance(stmt.extent, Expr)
+        text = self.values.value(stmt.extent, self._scope(stmt.extent))
+        if isinstance(stmt.extent, Var) and stmt.extent.name in self.types:
+            return text.text
+        name = self.values.identifiers.fresh(f"{stmt.var}_end")
+        self.out.line(f"const int64_t {name} = {text.text};")
+        return name
+
+
+def zero(dtype: t.DType) -> Text:
+    """The literal zero of a type."""
+    return constant(dtype, 0)
+
+
+def extents_text(extents: list[Size], spell: Callable[[str], str]) -> str:
+    """The product of loop extents."""
+    total: Size = 1
+    for extent in extents:
+        total = total * extent
+    return plain_text(total, spell)
