@@ -174,6 +174,7 @@ def RoiAlign10(
     spatial_scale: float = 1.0,
 ) -> Any:
     return RoiAlign(
-        b, x, rois, batch_indices, coordinate_transformation_mode="output_half_pixel", mode=mode, output_height=output_height,
-        output_width=output_width, sampling_ratio=sampling_ratio, spatial_scale=spatial_scale,
+        b, x, rois, batch_indices, coordinate_transformation_mode="output_half_pixel", mode=mode,
+        output_height=output_height, output_width=output_width, sampling_ratio=sampling_ratio,
+        spatial_scale=spatial_scale,
     )  # fmt: skip
