@@ -11,7 +11,7 @@ from ir.dims import Dim, Max, Min, Size, ceil_div, maximum, minimum, terms
 from ir.op import OpError
 from ir.types import DTYPES
 
-_ENDLESS = 2**31 - 1
+_ENDLESS = 10**9
 """Exporters write a bound this far away, or farther, for "to the end"."""
 
 
