@@ -9,7 +9,7 @@ import json
 import re
 
 from ir.dims import Dim, Size
-from ir.expr import Apply, Cast, Const, Expr, Index, Load, Reduce, Var, children
+from ir.expr import Apply, Cast, Const, Expr, Index, Load, Reduce, Var, children, walk
 from ir.functions import FUNCTIONS
 from ir.kernel import Assign, For, If, Kernel, Let, Local, Stmt, Store, Variable, While
 from ir.text import literal_text, name_text, size_text, value_name
@@ -31,7 +31,7 @@ _LEVEL_OF_INFIX = {
 }  # fmt: skip
 FOLDED = frozenset(("add", "sub", "mul", "floordiv", "mod"))
 """Functions whose infix form on two indices is an index again; a tree that does not fold them is printed as a call."""
-_UPDATES = {"add": "+=", "sub": "-=", "mul": "*=", "and": "&=", "or": "|="}
+UPDATES = {"add": "+=", "sub": "-=", "mul": "*=", "and": "&=", "or": "|="}
 _OUTER = re.compile(r"`(?:[^`\\]|\\.)*`|[^`]", re.DOTALL)
 _UNREADABLE_INDEX = re.compile(r"(?<!/)/(?!/)|\b(?:min|max)\(")
 
@@ -90,7 +90,7 @@ def _stmt_lines(stmt: Stmt, indent: str) -> list[str]:
 
 
 def _update(function: str | None) -> str:
-    return "=" if function is None else _UPDATES.get(function, f"{function}=")
+    return "=" if function is None else UPDATES.get(function, f"{function}=")
 
 
 def _loop_lines(stmt: For, indent: str) -> list[str]:
@@ -99,10 +99,17 @@ def _loop_lines(stmt: For, indent: str) -> list[str]:
     inner: Stmt = stmt
     body: tuple[Stmt, ...] = (stmt,)
     while len(body) == 1 and isinstance(inner := body[0], For):
-        extent = expr_text(inner.extent) if isinstance(inner.extent, Expr) else _size(inner.extent)
-        ranges.append(f"{_name(inner.var)} in 0..{extent}" + (f" {inner.mark}" if inner.mark else ""))
+        ranges.append(f"{_name(inner.var)} in 0..{_extent(inner.extent)}" + (f" {inner.mark}" if inner.mark else ""))
         body = inner.body
     return [f"{indent}for {', '.join(ranges)} {{", *_block(body, indent + "  "), indent + "}"]
+
+
+def _extent(extent: Size | Expr) -> str:
+    """A size; an expression, inside `value(...)` where it would read as a size."""
+    if not isinstance(extent, Expr):
+        return _size(extent)
+    reads_as_size = all(isinstance(part, (Index, Apply)) for part in walk(extent))
+    return f"value({expr_text(extent)})" if reads_as_size else expr_text(extent)
 
 
 def _if_lines(stmt: If, indent: str) -> list[str]:
@@ -207,4 +214,4 @@ def _inside(part: _Text, level: int) -> str:
     return text if own <= level else f"({text})"
 
 
-__all__ = ["FOLDED", "KERNEL_WORDS", "expr_text", "index_text", "kernel_lines", "stmt_text"]
+__all__ = ["FOLDED", "KERNEL_WORDS", "UPDATES", "expr_text", "index_text", "kernel_lines", "stmt_text"]

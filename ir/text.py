@@ -124,7 +124,7 @@ def _blob_names(graph: Graph) -> dict[Node, str]:
 def _nested_graphs(op: Op) -> list[Graph]:
     """The graphs among the attributes of an op, also those in tuples."""
     found: list[Graph] = []
-    pending = list(op.attributes().values()) if op.structural else []
+    pending = list(vars(op).values())
     while pending:
         value = pending.pop(0)
         if isinstance(value, Graph):

@@ -1,4 +1,4 @@
-"""The reference backend: graphs in NumPy and kernels element by element. Slow, and what all others are checked against."""
+"""The reference backend: graphs in NumPy and kernels by element. Slow; what all others are checked against."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Whole programs on NumPy memory: the arena is one byte array, so a wrong memory plan gives wrong numbers here too.
 
-Kernels run in the interpreter of `kernel.py`. Memory starts as garbage, and nothing is allocated but what the program plans.
+Kernels run in the interpreter of `kernel.py`. Memory starts as garbage; nothing is allocated but what is planned.
 """
 
 from __future__ import annotations
