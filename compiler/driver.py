@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from compiler.artifact import Artifact
@@ -37,14 +38,21 @@ class Model:
         return self.loaded.path
 
 
-def load(model: str | os.PathLike[str] | onnx.ModelProto, dims: Dims | None = None, limits: Limits | None = None) -> Model:
+def load(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    dims: Dims | None = None,
+    limits: Limits | None = None,
+    *,
+    constants: Mapping[str, np.ndarray] | None = None,
+) -> Model:
     """Imports an ONNX file (or a ModelProto). `dims` fixes (`{"N": 1}`) or bounds (`{"N": (1, 512)}`) symbolic dims.
 
-    Raises CompileError with everything that is wrong with the model.
+    Inputs named in `constants` have that value: they are no inputs of the graph any more, and what is computed from
+    them is computed now. Raises CompileError with everything that is wrong with the model.
     """
     loaded = read_model_proto(model, limits=limits) if isinstance(model, onnx.ModelProto) else read_model(model, limits)
     name = loaded.path.stem if loaded.path else (loaded.proto.graph.name or "model")
-    graph = import_model(loaded, dims)
+    graph = import_model(loaded, dims, constants)
     graph.name = name
     return Model(name, graph, loaded)
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 
-from compiler.errors import CompileError, ModelError, NodeRef, Problems, UnsupportedError
+import ir.ops  # noqa: F401 - registers the ops that the builder makes
+from compiler.errors import CompileError, ModelError, NodeRef, Problems, UnsupportedError, UsageError
 from compiler.onnx import registry
 from compiler.onnx.functions import FunctionLibrary, body_of_schema
 from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
+from ir.dims import Dim, Size
 from ir.graph import Graph, Node, Value
 from ir.op import OpError
 from ir.types import SequenceType, TensorType, Type
@@ -253,9 +256,10 @@ class Failed(Exception):
 class Importer:
     """One import of one model. `errors` collects what is wrong with it."""
 
-    def __init__(self, model: LoadedModel, dims: DimSpec) -> None:
+    def __init__(self, model: LoadedModel, dims: DimSpec, constants: Mapping[str, np.ndarray] | None = None) -> None:
         self.model = model
         self.dims = dims
+        self.constants = constants or {}
         self.file = str(model.path) if model.path else None
         self.errors: list[CompileError] = []
         self.functions = FunctionLibrary(model.proto.functions)
@@ -306,8 +310,10 @@ class Importer:
         scope = Scope(self, graph, None, "", opsets)
         scope.declare_initializers(proto)
         types, graph.bounds = input_types(proto, scope.initializers, self.dims, self.file)
+        self.bind_constants(scope, types)
         for name, type_ in types.items():
-            scope.values[name] = graph.add_input(name, type_)
+            if name not in self.constants:
+                scope.values[name] = graph.add_input(name, type_)
         try:
             scope.run_nodes(proto.node)
             outputs = scope.results(o.name for o in proto.output)
@@ -321,13 +327,36 @@ class Importer:
         graph.set_outputs(outputs, [o.name for o in proto.output])
         return graph
 
+    def bind_constants(self, scope: Scope, types: Mapping[str, Type]) -> None:
+        """Makes constants of the inputs that have a value in `constants`. Raises UsageError for one that does not fit."""
+        b = Builder(scope.graph)
+        for name, array in self.constants.items():
+            type_ = types.get(name)
+            if type_ is None:
+                raise UsageError("E0210", f"the model has no input '{name}' to make a constant of", file=self.file,
+                                 help=f"its inputs: {', '.join(types) or 'none'}")  # fmt: skip
+            if not isinstance(type_, TensorType):
+                raise UsageError("E0210", f"input '{name}' is {type_}; only tensors can be constants", file=self.file)
+            value = b.const(np.asarray(array), name=name)
+            if value.dtype is not type_.dtype or not _fits(value.shape, type_.shape):
+                raise UsageError("E0210", f"input '{name}' is {type_}, its constant is {value.type}", file=self.file)
+            scope.values[name] = value
 
-def import_model(model: LoadedModel, dims: Mapping[str, int | tuple[int, int | None]] | None = None) -> Graph:
-    """The graph of a loaded model. `dims` fixes or bounds symbolic dims by name.
+
+def import_model(
+    model: LoadedModel,
+    dims: Mapping[str, int | tuple[int, int | None]] | None = None,
+    constants: Mapping[str, np.ndarray] | None = None,
+) -> Graph:
+    """The graph of a loaded model. `dims` fixes or bounds symbolic dims by name; `constants` gives inputs their values.
 
     Raises CompileError (ModelError, UnsupportedError, UsageError), or Problems with several of them.
     """
-    return Importer(model, DimSpec(dims or {})).run()
+    return Importer(model, DimSpec(dims or {}), constants).run()
+
+
+def _fits(actual: Sequence[Size], declared: Sequence[Size]) -> bool:
+    return len(actual) == len(declared) and all(a == d or isinstance(d, Dim) for a, d in zip(actual, declared))
 
 
 def type_of(proto: onnx.TypeProto) -> Type:
