@@ -19,6 +19,7 @@ from compiler.onnx.functions import FunctionLibrary, body_of_schema
 from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
+from ir.dims import bounded
 from ir.dims import Dim, Size
 from ir.graph import Graph, Node, Value
 from ir.op import OpError
@@ -192,7 +193,8 @@ class Scope:
         b = OnnxBuilder(self, node, ref, opset or 1)
         last = self.graph._last
         try:
-            outputs = registry.call(entry, b, list(inputs), self.attributes(node))
+            with bounded(self.graph.bounds):
+                outputs = registry.call(entry, b, list(inputs), self.attributes(node))
         except OpError as error:
             raise UnsupportedError("E0402", f"{node.op_type}: {error}", node=ref, file=self.importer.file) from error
         self.bind(node, ref, outputs, last)

@@ -126,6 +126,9 @@ def Flatten(b: Any, x: Any, *, axis: int = 1) -> Any:
 
 def _squeezed(b: Any, data: Any, axes: Sequence[Size] | None) -> Any:
     if axes is None:
+        unsure = [size for size in data.shape if decide_eq(size, 1) is None]
+        if unsure:
+            raise OpError(f"without `axes`, the rank depends on whether {unsure[0]} is 1; fix or bound that size")
         return reshaped(b, data, [size for size in data.shape if size != 1])
     dropped = normal_axes(axes, data.rank)
     for a in dropped:
