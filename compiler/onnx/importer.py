@@ -19,8 +19,7 @@ from compiler.onnx.functions import FunctionLibrary, body_of_schema
 from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
-from ir.dims import bounded
-from ir.dims import Dim, Size
+from ir.dims import Dim, Size, bounded
 from ir.graph import Graph, Node, Value
 from ir.op import OpError
 from ir.types import SequenceType, TensorType, Type
