@@ -140,12 +140,11 @@ def _reduce(function: str, extents: Sequence[Size], body: Callable[..., Expr]) -
         hints = [f"r{i}" for i in range(len(extents))]
     else:
         hints = [p.name for p in parameters]
-    variables = [_fresh(hint) for hint in hints]
-    with bounded({v: (0, None if (top := upper_bound(e)) is None else max(0, int(top) - 1)) for v, e in zip(variables, extents)}):
-        value = body(*(loop_var(v) for v in variables))
-    if not extents:
-        return value
-    return Reduce(value.dtype, function, tuple(zip(variables, extents)), value)
+    axes = [None if extent == 1 else (_fresh(hint), extent) for hint, extent in zip(hints, extents)]
+    loops = [axis for axis in axes if axis is not None]
+    with bounded({v: (0, None if (top := upper_bound(e)) is None else max(0, int(top) - 1)) for v, e in loops}):
+        value = body(*(Index(t.i64, 0) if axis is None else loop_var(axis[0]) for axis in axes))
+    return Reduce(value.dtype, function, tuple(loops), value) if loops else value
 
 
 def sum_over(extents: Sequence[Size], body: Callable[..., Expr]) -> Expr:

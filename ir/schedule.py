@@ -256,7 +256,14 @@ def loop_extents(kernel: Kernel) -> dict[str, Size]:
 
 
 def choose(condition: Expr, fast: Kernel, plain: Kernel) -> Kernel:
-    """A kernel that runs `fast` where the condition on its sizes holds, else `plain`. Their parameters are the same."""
+    """A kernel that does as `fast` where the condition on its sizes holds, else as `plain`. Their parameters are equal.
+
+    Where both consist of the same outermost loop, the choice is made inside of it, and the loop stays parallel.
+    """
     if fast.params != plain.params:
         raise ScheduleError("the two kernels have different parameters")
+    a, b = fast.body[0], plain.body[0]
+    if len(fast.body) == len(plain.body) == 1 and isinstance(a, For) and isinstance(b, For):
+        if (a.var, a.extent, a.mark) == (b.var, b.extent, b.mark):
+            return replace(fast, body=(replace(a, body=(If(condition, a.body, _renamed_locals(b.body, "_p")),)),))
     return replace(fast, body=(If(condition, fast.body, _renamed_locals(plain.body, "_p")),))

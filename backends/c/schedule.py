@@ -10,10 +10,16 @@ if TYPE_CHECKING:
     from backends.c import CBackend
 
 
+_ACCUMULATORS = {4: 12, 8: 12, 16: 28}
+"""Vector registers left for accumulators, by lanes: of 16 with SSE and AVX2, of 32 with AVX-512."""
+
+
 def pipeline(backend: CBackend) -> Pipeline:
     """canonicalize and fold first, then what the target needs, then kernels, then memory."""
+    from backends.c.emit import lanes
+
     load_passes()
     legalize = PASSES["legalize"].with_options(accepts=backend.accepts)
-    return Pipeline(
-        ["fold", "canonicalize", "cse", "dce", legalize, "fold", "canonicalize", "cse", "dce", "fuse", "lower", "reuse", "memory"]
-    )
+    graph = ["fold", "cse", "dce", legalize, "fold", "layout", "fold", "cse", "dce", "fuse"]
+    tile = PASSES["tile"].with_options(lanes=lanes(backend), accumulators=_ACCUMULATORS[lanes(backend)])
+    return Pipeline([*graph, "lower", "simplify", tile, "reuse", "memory"])

@@ -35,30 +35,55 @@ class Shape:
     cost: int
 
 
-def shape_of(node: Node) -> Shape:
-    """Looks at the element rule of a node."""
-    op = node.op
-    if len(node.outputs) != 1 or not type(op).has("element") or not isinstance(node.output.type, TensorType):
-        return Shape("opaque", 0)
-    if any(v is not None and not isinstance(v.type, TensorType) for v in node.inputs):
-        return Shape("opaque", 0)
+def probe(node: Node) -> tuple[Expr, dict[int, set[tuple[Expr, ...]]]]:
+    """The element rule of a node as an expression, and the indices at which it reads each operand (by position)."""
     reads: dict[int, set[tuple[Expr, ...]]] = {}
 
-    def probe(position: int, type_: TensorType) -> Tensor:
+    def watched(position: int, type_: TensorType) -> Tensor:
         def load(index: tuple[Expr, ...], outside: Expr | None) -> Expr:
             reads.setdefault(position, set()).add(index)
             return Load(type_.dtype, f"b{position}", index, outside)
 
         return Tensor(type_, load)
 
-    tensors = [None if v is None else probe(i, v.tensor) for i, v in enumerate(node.inputs)]
+    tensors = [None if v is None else watched(i, v.tensor) for i, v in enumerate(node.inputs)]
     index = index_of(node.output.tensor)
-    with naming(Names([str(i.value) for i in index])):
-        expr = op.element(index, *tensors)
+    with naming(Names([str(i.value) for i in index if isinstance(i, Index)])):
+        return node.op.element(index, *tensors), reads
+
+
+def has_element(node: Node) -> bool:
+    """Whether a node is a tensor computed element by element from tensors."""
+    if len(node.outputs) != 1 or not type(node.op).has("element") or not isinstance(node.output.type, TensorType):
+        return False
+    return all(v is None or isinstance(v.type, TensorType) for v in node.inputs)
+
+
+def is_elementwise(node: Node) -> bool:
+    """Whether each element depends on just those elements of the operands that NumPy broadcasting pairs with it."""
+    if not has_element(node):
+        return False
+    _, reads = probe(node)
+    index = index_of(node.output.tensor)
+    for position, value in enumerate(node.inputs):
+        if value is None:
+            continue
+        own = index[len(index) - value.rank :]
+        paired = tuple(Index(t.i64, 0) if size == 1 else i for size, i in zip(value.shape, own))
+        if value.rank > len(index) or reads.get(position, {paired}) != {paired}:
+            return False
+    return True
+
+
+def shape_of(node: Node) -> Shape:
+    """Looks at the element rule of a node."""
+    if not has_element(node):
+        return Shape("opaque", 0)
+    expr, reads = probe(node)
     reduces = [e for e in walk(expr) if isinstance(e, Reduce)]
     if not reduces:
         cost = sum(8 if e.function in _TRANSCENDENTAL else 1 for e in walk(expr) if isinstance(e, Apply) and e.dtype != t.i64)
-        return Shape("pointwise", 0 if op.movement else cost)
+        return Shape("pointwise", 0 if node.op.movement else cost)
     if len(reduces) > 1:
         return Shape("opaque", 0)
     domain: Size = node.output.tensor.elements

@@ -51,8 +51,8 @@ def _one(expr: Expr, extents: dict[str, Size], shapes: dict[str, tuple[Size, ...
             if kept is None or _always_inside(expr.index, shape, extents):
                 return Load(expr.dtype, expr.buffer, expr.index)
             return None
-        case Apply():
-            return None
+        case Apply(function="lt", args=(Index(value=a), Index(value=b))):
+            return Const(expr.dtype, True) if b != 0 and settle(a // b, extents) == 0 else None
     return None
 
 

@@ -1,0 +1,326 @@
+"""tile: matrix products, convolutions and channel-wise windows become register tiles over packed weights.
+
+A kernel that sums (or takes the greatest) over a nest of loops, with its innermost output axis contiguous in memory, is
+split into blocks of rows by vectors, with one accumulator register for each; weights are laid out in panels of that
+many columns, so that the inner loop reads memory in order. What a machine has (lanes, registers) is given as options;
+which instruction does it is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compiler.pipeline import program_pass
+from ir import types as t
+from ir.blob import Blob, DeferredBlob
+from ir.dims import Dim, Size, bounded, ceil_div, decide_le, minimum, names, symbol
+from ir.element import Names
+from ir.expr import Apply, Expr, Index, Load, apply, walk
+from ir.kernel import Assign, For, Kernel, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
+from ir.program import Branch, Call, Program, ProgramBuffer, Step
+from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var
+from ir.types import TensorType
+
+_FEW_PANELS = 4
+_ROWS_OF_UNKNOWN = 6
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`rows` by `vectors` accumulators; a row of a panel has `columns` elements."""
+
+    rows: int
+    vectors: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Nest:
+    """What a kernel that can be tiled consists of: output loops, outermost first, and the accumulator's name."""
+
+    loops: tuple[For, ...]
+    accumulator: str
+    weight: str | None
+    """A const operand that is read along the columns and not along the rows: it can be packed."""
+    rows: str | None
+    columns: str
+
+
+@program_pass
+def tile(program: Program, *, lanes: int = 8, accumulators: int = 12) -> None:
+    """Tiles every kernel it can, and packs the weights of their calls. `lanes` f32 elements make a vector."""
+    with bounded(program.bounds):
+        made: dict[str, tuple[Kernel, tuple[str, int] | None]] = {}
+        for kernel in program.kernels:
+            packable = _constant_operands(program, kernel)
+            made[kernel.name] = tile_kernel(kernel, lanes, accumulators, packable)
+        packed: dict[tuple[str, int, int], str] = {}
+
+        def visit(step: Step) -> Step:
+            if isinstance(step, Branch):
+                return Branch(step.condition, tuple(map(visit, step.then)), tuple(map(visit, step.orelse)), step.sources)
+            kernel, panel = made[step.kernel.name]
+            if panel is None:
+                return replace(step, kernel=kernel)
+            position = next(i for i, b in enumerate(kernel.params) if b.name == panel[0])
+            args = list(step.args)
+            args[position] = _packed(program, packed, args[position], kernel.params[position].type, panel[1])
+            return replace(step, kernel=kernel, args=tuple(args))
+
+        program.steps = [visit(step) for step in program.steps]
+        _drop_unused_weights(program)
+
+
+def _constant_operands(program: Program, kernel: Kernel) -> set[str]:
+    """Parameters that are weights, with their bytes at hand, in every call."""
+    found = {b.name for b in kernel.params if b.role == "const"}
+    for call in program.calls():
+        if call.kernel.name == kernel.name:
+            for buffer, arg in zip(kernel.params, call.args):
+                if program.buffers[arg].place != "weight":
+                    found.discard(buffer.name)
+    return found
+
+
+def _packed(program: Program, done: dict[tuple[str, int, int], str], name: str, type_: TensorType, factor: int) -> str:
+    buffer = program.buffers[name]
+    key = (name, buffer.type.rank - 1, factor)
+    if key not in done:
+        assert buffer.blob is not None
+        made = f"{name}.panels{factor}"
+        program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=panels(buffer.blob, factor))
+        done[key] = made
+    return done[key]
+
+
+def panels(blob: Blob, factor: int) -> Blob:
+    """`blob` with its last axis in panels of `factor` columns, the last one filled up with zeros: made when emitted."""
+    *rest, columns = blob.shape
+    count = -(-columns // factor)
+
+    def lay_out(array: np.ndarray) -> np.ndarray:
+        padded = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, count * factor - columns)])
+        return np.ascontiguousarray(np.moveaxis(padded.reshape(*rest, count, factor), -2, 0))
+
+    return DeferredBlob("panels", lay_out, (blob,), blob.dtype, (count, *rest, factor), params=(factor,))
+
+
+def _drop_unused_weights(program: Program) -> None:
+    used = {program.root(arg).name for call in program.calls() for arg in call.args} | set(program.outputs)
+    used |= {program.root(step.condition).name for step in _branches(program.steps)}
+    for name in [n for n, b in program.buffers.items() if b.place == "weight" and n not in used]:
+        del program.buffers[name]
+
+
+def _branches(steps: list[Step] | tuple[Step, ...]) -> list[Branch]:
+    found: list[Branch] = []
+    for step in steps:
+        if isinstance(step, Branch):
+            found += [step, *_branches(step.then), *_branches(step.orelse)]
+    return found
+
+
+def tile_kernel(kernel: Kernel, lanes: int, accumulators: int, packable: set[str]) -> tuple[Kernel, tuple[str, int] | None]:
+    """The tiled kernel and what to pack (parameter, columns of a panel); the kernel itself where nothing applies."""
+    nest = find_nest(kernel, packable)
+    if nest is None:
+        return kernel, None
+    columns = next(f.extent for f in nest.loops if f.var == nest.columns)
+    rows = next((f.extent for f in nest.loops if f.var == nest.rows), 1)
+    if isinstance(columns, Expr) or isinstance(rows, Expr):
+        return kernel, None
+    if decide_le(lanes, columns) is False and (nest.weight is None or columns * 4 < lanes):  # type: ignore[operator]
+        return kernel, None
+    if nest.weight is None and not isinstance(columns, int):
+        return _tile_unknown_columns(kernel, nest, rows, columns, lanes, accumulators), None
+    shape = choose_tile(rows, columns, lanes, accumulators)
+    try:
+        tiled = _apply(kernel, nest, shape)
+    except ScheduleError:
+        return kernel, None
+    return tiled, (nest.weight, shape.columns) if nest.weight else None
+
+
+def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, accumulators: int) -> Kernel:
+    """Tiles for enough columns, chosen when called; below one vector of columns the kernel runs as it is."""
+    result = kernel
+    for vectors in (1, 4):
+        shape = choose_tile(rows, columns, lanes, accumulators, vectors)
+        try:
+            fast = _apply(kernel, nest, shape)
+        except ScheduleError:
+            return result
+        result = choose(apply("ge", Index(t.i64, columns), shape.columns), fast, result)
+    return result
+
+
+def choose_tile(rows: Size, columns: Size, lanes: int, accumulators: int, vectors: int | None = None) -> Tile:
+    """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide."""
+    total = ceil_div(columns, lanes) if isinstance(columns, int) else None
+    best: tuple[float, Tile] | None = None
+    for v in (4, 3, 2, 1) if vectors is None else (vectors,):
+        if total is not None and v > max(1, total):
+            continue
+        for r in range(1, accumulators // v + 1):
+            if isinstance(rows, int) and r > rows or not isinstance(rows, int) and r > _ROWS_OF_UNKNOWN:
+                break
+            waste = 1.0 if total is None else -(-total // v) * v / total
+            if isinstance(rows, int):
+                waste *= -(-rows // r) * r / rows
+            loads = (r + v) / (r * v)
+            cost = waste * max(1.0, 1.1 * loads) * max(1.0, 8 / (r * v)) - 0.001 * r * v
+            if best is None or cost < best[0]:
+                best = (cost, Tile(r, v, v * lanes))
+    assert best is not None
+    return best[1]
+
+
+def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
+    """Output loops around one f32 accumulator, with the innermost contiguous in every operand that varies along it."""
+    if len(kernel.body) != 1 or not isinstance(kernel.body[0], For):
+        return None
+    loops: list[For] = [kernel.body[0]]
+    while len(loops[-1].body) == 1 and isinstance(loops[-1].body[0], For):
+        loops.append(loops[-1].body[0])
+    body = loops[-1].body
+    if len(body) < 3 or not isinstance(body[0], Variable) or not isinstance(body[1], For) or body[0].init.dtype != t.f32:
+        return None
+    update = _only_update(body[1])
+    stores = [s for s in body[2:] if isinstance(s, Store)]
+    if update is None or update.name != body[0].name or len(stores) != 1 or len(body) != 3:
+        return None
+    if update.function not in ("add", "max") or any(isinstance(f.extent, Expr) for f in loops):
+        return None
+    columns = loops[-1].var
+    if not _is_contiguous(stores[0].index, columns):
+        return None
+    loads = [e for e in walk(update.value) if isinstance(e, Load)]
+    if not loads or not all(e.dtype == t.f32 for e in walk(update.value) if not isinstance(e, Index) and e.dtype != t.bool_):
+        return None
+    if any(e.outside is not None and (_uses(e.index, columns) and not _is_contiguous(e.index, columns)) for e in loads):
+        return None
+    if not all(_is_contiguous(e.index, columns) or not _uses(e.index, columns) for e in loads):
+        return None
+    if not any(_uses(e.index, columns) for e in loads):
+        return None
+    rows = loops[-2].var if len(loops) > 1 and any(_uses(e.index, loops[-2].var) for e in loads) else None
+    summed = [f.var for f in walk_stmts((body[1],)) if isinstance(f, For)]
+    weight = next((e.buffer for e in loads if e.buffer in packable and _uses(e.index, columns) and e.outside is None
+                   and any(_uses(e.index, axis) for axis in summed) and (rows is None or not _uses(e.index, rows))), None)  # fmt: skip
+    if weight is not None and sum(e.buffer == weight for s in walk_stmts(kernel.body) for e in _loads(s)) != 1:
+        weight = None
+    return Nest(tuple(loops), body[0].name, weight, rows, columns)
+
+
+def _loads(stmt: Stmt) -> list[Load]:
+    return [e for e in walk(*exprs_of(stmt)) if isinstance(e, Load)]
+
+
+def _only_update(loop: For) -> Assign | None:
+    body: tuple[Stmt, ...] = (loop,)
+    while len(body) == 1 and isinstance(body[0], For):
+        body = body[0].body
+    return body[0] if len(body) == 1 and isinstance(body[0], Assign) else None
+
+
+def _uses(index: tuple[Expr, ...], var: str) -> bool:
+    return any(var in names(e.value) for i in index for e in walk(i) if isinstance(e, Index))
+
+
+def _is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
+    """Whether `var` appears in the last index only, there as `var` plus something without it."""
+    *front, last = index if index else (Index(t.i64, 0),)
+    if _uses(tuple(front), var) or not isinstance(last, Index) or not isinstance(last.value, Dim):
+        return False
+    return var not in names(last.value - symbol(var))
+
+
+def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
+    """The schedule: split columns and rows, panels outermost, accumulators in registers, weights packed."""
+    extents = {f.var: f.extent for f in nest.loops}
+    column_extent = extents[nest.columns]
+    assert not isinstance(column_extent, Expr)
+    is_exact = column_extent % shape.columns == 0
+    is_update = any(b.role == "inout" for b in kernel.params)
+    if not nest.weight and not is_exact and is_update:
+        raise ScheduleError("an update in place cannot be repeated")
+    taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *extents])
+    panel, lane = taken.fresh(f"{nest.columns}_panel"), taken.fresh(f"{nest.columns}_lane")
+    made = _unmark(kernel)
+    if nest.weight:
+        made = _split_padded(made, nest.columns, shape.columns, panel, lane)
+    else:
+        made = split(made, nest.columns, shape.columns, panel, lane, "exact" if is_exact else "overlap")
+    outer = [f.var for f in nest.loops if f.var != nest.columns]
+    count = ceil_div(column_extent, shape.columns)
+    has_few = isinstance(count, int) and count < _FEW_PANELS or not nest.weight
+    order = [*outer[:-1], panel, *outer[-1:]] if has_few and len(outer) > 1 else [panel, *outer]
+    made = reorder(made, [*order, lane])
+    inner = [lane]
+    if nest.rows is not None and shape.rows > 1:
+        extent = extents[nest.rows]
+        assert not isinstance(extent, Expr)
+        block, row = taken.fresh(f"{nest.rows}_block"), taken.fresh(f"{nest.rows}_row")
+        how = "exact" if extent % shape.rows == 0 else "overlap" if isinstance(extent, int) and not is_update else "peel"
+        made = split(made, nest.rows, shape.rows, block, row, how)
+        inner = [row, lane]
+        if how == "peel":
+            made = stage(made, f"{nest.accumulator}_t", [f"{lane}_t"])
+    made = stage(made, nest.accumulator, inner)
+    if nest.weight:
+        made = pack(made, nest.weight, kernel.buffer(nest.weight).type.rank - 1, shape.columns)
+        if not is_exact:
+            made = _clip_stores(made, lane, panel, shape.columns, column_extent)
+    made = mark(made, order[0], "parallel")
+    return _mark_tile(made, inner)
+
+
+def _unmark(kernel: Kernel) -> Kernel:
+    return replace(kernel, body=map_stmts(kernel.body, lambda s: replace(s, mark="") if isinstance(s, For) else s))
+
+
+def _split_padded(kernel: Kernel, loop: str, factor: int, outer: str, inner: str) -> Kernel:
+    """A split whose last block runs beyond the end: right only once stores are clipped and operands are padded."""
+    found = find_loop(kernel, loop)
+    body = substitute_var(found.body, loop, symbol(outer) * factor + symbol(inner))
+    new = For(outer, ceil_div(found.extent, factor), (For(inner, factor, body),))  # type: ignore[arg-type]
+    return replace(kernel, body=map_stmts(kernel.body, lambda s: new if isinstance(s, For) and s.var == loop else s))
+
+
+def _clip_stores(kernel: Kernel, inner: str, outer: str, factor: int, extent: Size) -> Kernel:
+    """Stops the loops that store results at the last real column."""
+    limit = minimum(factor, extent - symbol(outer) * factor)
+    outs = {b.name for b in kernel.params if b.role in ("out", "inout")}
+
+    def stmt(s: Stmt) -> Stmt:
+        if isinstance(s, For) and s.var.startswith(inner) and any(isinstance(x, Store) and x.buffer in outs for x in walk_stmts(s.body)):
+            return replace(s, extent=limit)
+        return s
+
+    return replace(kernel, body=map_stmts(kernel.body, stmt))
+
+
+def _mark_tile(kernel: Kernel, inner: list[str]) -> Kernel:
+    """Marks the tile's loops: rows unrolled, columns vectors. The epilogue stays a plain loop."""
+    result = kernel
+    for s in list(walk_stmts(kernel.body)):
+        if not isinstance(s, For) or not isinstance(s.extent, int):
+            continue
+        base = s.var.removesuffix("_z")
+        if base.removesuffix("_t") == inner[-1] and not _guards(s):
+            result = mark(result, s.var, "vector")
+        elif len(inner) > 1 and base == inner[0]:
+            result = mark(result, s.var, "unroll")
+    return result
+
+
+def _guards(loop: For) -> bool:
+    """Whether something in the loop may lie outside its buffer, or is a choice: no plain vector code."""
+    for s in walk_stmts((loop,)):
+        if any(e.outside is not None for e in _loads(s)):
+            return True
+            if any(isinstance(e, Apply) and e.function == "select" for e in walk(*exprs_of(s))):
+            return True
+    return False

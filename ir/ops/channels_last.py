@@ -1,0 +1,122 @@
+"""Convolution and pooling on channels-last tensors, x[n, ..., c]: what the layout pass makes of their siblings.
+
+For a row of outputs, the taps of a row and the channels are one contiguous run of memory. The meaning is that of the
+channels-first op between two transposes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ir.element import Tensor, cast, sum_over
+from ir.expr import Expr
+from ir.op import Op, case, ints, op, sizes
+from ir.ops.contraction import Conv, named, tap_names
+from ir.ops.pooling import AveragePool, MaxPool, Pool
+from ir.ops.reduction import wide
+from ir.types import TensorType
+
+
+def to_last(rank: int) -> ints:
+    """The permutation from n, c, ... to n, ..., c."""
+    return (0, *range(2, rank), 1)
+
+
+def to_first(rank: int) -> ints:
+    """The permutation from n, ..., c to n, c, ..."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+def _permuted(x: TensorType, perm: ints) -> TensorType:
+    return x.with_shape(x.shape[p] for p in perm)
+
+
+@op
+class ConvChannelsLast(Op):
+    """Convolution of x[n, ..., c] with w[..., c/groups, o], optionally plus bias[o]: y[n, ..., o].
+
+    `pad` gives the zeros before each spatial axis, then those after each.
+    """
+
+    stride: ints = ()
+    pad: sizes = ()
+    dilation: ints = ()
+    groups: int = 1
+    axes = "n oh ow oc"
+    examples = [
+        case("f32[1,8,7,3]", "f32[3,3,3,4]", "f32[4]", stride=(2, 1), pad=(1, 1, 1, 0), dilation=(1, 1)),
+        case("f32[2,7,4]", "f32[3,1,4]", None, stride=(1,), pad=(0, 2), dilation=(2,), groups=4),
+    ]
+
+    def _first(self) -> Conv:
+        return Conv(stride=self.stride, pad=self.pad, dilation=self.dilation, groups=self.groups)
+
+    def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
+        weights = _permuted(w, (w.rank - 1, w.rank - 2, *range(w.rank - 2)))
+        return _permuted(self._first().infer(_permuted(x, to_first(x.rank)), weights, bias), to_last(x.rank))
+
+    def reference(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+        weights = np.transpose(w, (w.ndim - 1, w.ndim - 2, *range(w.ndim - 2)))
+        y = self._first().reference(np.transpose(x, to_first(x.ndim)), weights, bias)
+        return np.ascontiguousarray(np.transpose(y, to_last(x.ndim)))
+
+    def element(self, i: tuple[Expr, ...], x: Tensor, w: Tensor, bias: Tensor | None = None) -> Expr:
+        n, *position, oc = i
+        inner = w.shape[-2]
+        first = 0 if self.groups == 1 else oc // (w.shape[-1] // self.groups) * inner
+
+        def term(*taps: Expr) -> Expr:
+            *k, ic = taps
+            windows = zip(position, self.stride, k, self.dilation, self.pad)
+            at = [p * s + tap * d - before for p, s, tap, d, before in windows]
+            return wide(x.at(n, *at, first + ic, outside=0)) * wide(w.at(*k, ic, oc))
+
+        acc = sum_over(w.shape[:-1], named(term, (*tap_names(len(position)), "ic")))
+        return cast(acc if bias is None else acc + wide(bias.at(oc)), x.dtype)
+
+
+def _pool_infer(pool: Pool, x: TensorType) -> TensorType:
+    return _permuted(Pool.infer(pool, _permuted(x, to_first(x.rank))), to_last(x.rank))
+
+
+def _first_tensor(x: Tensor) -> Tensor:
+    """`x`, read as if channels came first."""
+    perm = to_last(x.rank)
+    return Tensor(_permuted(x.type, to_first(x.rank)), lambda index, outside: x._load(tuple(index[p] for p in perm), outside))
+
+
+_POOLS = [case("f32[1,7,8,2]", window=(3, 3), stride=(2, 2), pad=(1, 1, 1, 1), dilation=(1, 1))]
+
+
+@op
+class MaxPoolChannelsLast(MaxPool):
+    """The greatest element of each window of x[n, ..., c]."""
+
+    axes = "n oh ow c"  # type: ignore[misc]
+    examples = _POOLS
+
+    def infer(self, x: TensorType) -> TensorType:
+        return _pool_infer(self, x)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.transpose(MaxPool.reference(self, np.transpose(x, to_first(x.ndim))), to_last(x.ndim)))
+
+    def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
+        return MaxPool.element(self, tuple(i[p] for p in to_first(x.rank)), _first_tensor(x))
+
+
+@op
+class AveragePoolChannelsLast(AveragePool):
+    """The mean of each window of x[n, ..., c]."""
+
+    axes = "n oh ow c"  # type: ignore[misc]
+    examples = _POOLS
+
+    def infer(self, x: TensorType) -> TensorType:
+        return _pool_infer(self, x)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.transpose(AveragePool.reference(self, np.transpose(x, to_first(x.ndim))), to_last(x.ndim)))
+
+    def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
+        return AveragePool.element(self, tuple(i[p] for p in to_first(x.rank)), _first_tensor(x))
