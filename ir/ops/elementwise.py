@@ -518,4 +518,27 @@ def _rounded_power(x: Expr, round_mode: str) -> Expr:
     return select(is_denormal, select(x > 2.0**-127, x, 0.0), nearest)
 
 
+@op
+class BitCast(Op):
+    """The bits of x read as elements of `to`, which has the same width. No kernel expression can say it yet."""
+
+    to: DType
+    structural = True
+    examples = [case("f32[2,3]", to=t.i32), case("u16[3]", to=t.bf16)]
+
+    def infer(self, x: TensorType) -> TensorType:
+        known = x.dtype.kind != "string" and self.to.kind != "string"
+        require(known and x.dtype.bits == self.to.bits, lambda: f"bit_cast: {x.dtype} and {self.to} differ in width")
+        return x.with_dtype(self.to)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        raw = np.ascontiguousarray(x).reshape(x.shape).view(np.uint8 if self.to.itemsize == 1 else self.to.numpy)
+        if self.to.bits < 8:
+            raw = raw & np.uint8((1 << self.to.bits) - 1)
+            raw = raw - ((raw >> np.uint8(self.to.bits - 1)) << np.uint8(self.to.bits)) * np.uint8(
+                self.to.kind == "int"
+            )
+        return raw.view(self.to.numpy)
+
+
 __all__ = ["NUMBERS", "Binary", "Elementwise", "Unary", "broadcast_shapes", "broadcast_sizes", "same_dtype"]

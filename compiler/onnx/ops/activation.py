@@ -22,7 +22,7 @@ for _name, _op, _since in (
 
 
 @onnx_op("LeakyRelu")
-def LeakyRelu(b: Any, x: Any, *, alpha: float = 0.01, consumed_inputs: tuple[int, ...] = ()) -> Any:
+def LeakyRelu(b: Any, x: Any, *, alpha: float = 0.009999999776482582, consumed_inputs: tuple[int, ...] = ()) -> Any:
     return b.leaky_relu(x, alpha=alpha)
 
 

@@ -40,6 +40,11 @@ def CastLike(b: Any, x: Any, target_type: Any, *, saturate: int = 1, round_mode:
     return _converted(b, x, target_type.dtype, saturate, round_mode)
 
 
+@onnx_op("BitCast", since=26)
+def BitCast(b: Any, x: Any, *, to: int) -> Any:
+    return b.bit_cast(x, to=element_type(to))
+
+
 @onnx_op("Identity")
 def Identity(b: Any, x: Any) -> Any:
     return x
