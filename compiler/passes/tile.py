@@ -321,6 +321,6 @@ def _guards(loop: For) -> bool:
     for s in walk_stmts((loop,)):
         if any(e.outside is not None for e in _loads(s)):
             return True
-            if any(isinstance(e, Apply) and e.function == "select" for e in walk(*exprs_of(s))):
+        if any(isinstance(e, Apply) and e.function == "select" for e in walk(*exprs_of(s))):
             return True
     return False
