@@ -1,7 +1,8 @@
 """Indexing: ops that read or write where another tensor says (gather, scatter, one-hot), and folding of columns.
 
-Indices count from the end of the axis where they are negative. An index outside the axis is the caller's error: nothing
-here checks it. Plain slices, whose positions are attributes, are in `movement`.
+Indices count from the end of the axis where they are negative. One outside the axis is the caller's error, and memory
+stays safe: a read takes the nearest entry, a write is dropped, `reference` raises IndexError. Plain slices, whose
+positions are attributes, are in `movement`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ir.element import KernelBuilder, Output, Tensor, sum_over
 from ir.expr import Expr, Index, cast, const, select
 from ir.kernel import Mark
 from ir.op import Op, assume_equal, case, ints, op, require, sizes
+from ir.ops.movement import greater, lesser
 from ir.types import TensorType
 
 
@@ -25,6 +27,11 @@ def wrapped(index: Expr, size: Size) -> Expr:
     """An index of any integer type as i64, negative ones counted from the end of an axis of `size`."""
     index = cast(index, t.i64)
     return select(index < 0, index + size, index)
+
+
+def entry(index: Expr, size: Size) -> Expr:
+    """The entry of an axis of `size` that an index names; the nearest one where it names none."""
+    return greater(lesser(wrapped(index, size), Index(t.i64, size - 1)), Index(t.i64, 0))
 
 
 @contextmanager
@@ -76,7 +83,7 @@ class Gather(Op):
 
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
         after = self.axis + indices.rank
-        position = wrapped(indices.at(*i[self.axis : after]), x.shape[self.axis])
+        position = entry(indices.at(*i[self.axis : after]), x.shape[self.axis])
         return x.at(*i[: self.axis], position, *i[after:])
 
 
@@ -101,7 +108,7 @@ class GatherElements(Op):
         return x[_grid(indices, self.axis)]
 
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
-        position = wrapped(indices.at(*i), x.shape[self.axis])
+        position = entry(indices.at(*i), x.shape[self.axis])
         return x.at(*i[: self.axis], position, *i[self.axis + 1 :])
 
 
@@ -139,7 +146,7 @@ class GatherND(Op):
 
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
         batch, rows, depth = self.batch_dims, indices.rank - 1, _depth("gather_nd", indices.type)
-        named = [wrapped(indices.at(*i[:rows], j), x.shape[batch + j]) for j in range(depth)]
+        named = [entry(indices.at(*i[:rows], j), x.shape[batch + j]) for j in range(depth)]
         return x.at(*i[:batch], *named, *i[rows:])
 
 
@@ -195,9 +202,10 @@ class ScatterElements(Op):
     def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], x: Tensor, indices: Tensor, updates: Tensor) -> None:
         _copy(k, outs[0], x)
         with nest(k, indices.shape) as i:
-            position = wrapped(indices.at(*i), x.shape[self.axis])
+            position = k.let("position", wrapped(indices.at(*i), x.shape[self.axis]))
             at = (*i[: self.axis], position, *i[self.axis + 1 :])
-            k.store(outs[0], at, updates.at(*i), REDUCTIONS[self.reduction])
+            with k.when((position >= 0) & (position < Index(t.i64, x.shape[self.axis]))):
+                k.store(outs[0], at, updates.at(*i), REDUCTIONS[self.reduction])
 
 
 def _require_scatter(op_name: str, x: TensorType, indices: TensorType, updates: TensorType, reduction: str) -> None:
@@ -232,9 +240,13 @@ class ScatterND(Op):
     def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], x: Tensor, indices: Tensor, updates: Tensor) -> None:
         _copy(k, outs[0], x)
         rows, depth = indices.rank - 1, _depth("scatter_nd", indices.type)
-        with nest(k, updates.shape) as i:
-            named = [wrapped(indices.at(*i[:rows], j), x.shape[j]) for j in range(depth)]
-            k.store(outs[0], (*named, *i[rows:]), updates.at(*i), REDUCTIONS[self.reduction])
+        with nest(k, updates.shape[:rows]) as i:
+            named = [k.let("position", wrapped(indices.at(*i, j), x.shape[j])) for j in range(depth)]
+            inside: Expr = const(True, t.bool_)
+            for position, size in zip(named, x.shape):
+                inside = inside & (position >= 0) & (position < Index(t.i64, size))
+            with k.when(inside), nest(k, updates.shape[rows:]) as rest:
+                k.store(outs[0], (*named, *rest), updates.at(*i, *rest), REDUCTIONS[self.reduction])
 
 
 @op
@@ -333,7 +345,7 @@ class ReverseSequence(Op):
         return out
 
     def element(self, i: tuple[Expr, ...], x: Tensor, lengths: Tensor) -> Expr:
-        step, length = i[self.time], cast(lengths.at(i[self.batch]), t.i64)
+        step, length = i[self.time], lesser(cast(lengths.at(i[self.batch]), t.i64), Index(t.i64, x.shape[self.time]))
         place = select(step < length, length - 1 - step, step)
         return x.at(*(place if a == self.time else p for a, p in enumerate(i)))
 
