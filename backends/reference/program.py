@@ -59,8 +59,11 @@ class _Machine:
 
     def call(self, call: Call) -> None:
         values = dict(zip(call.kernel.sizes, (evaluate(size, self.sizes) for size in call.sizes)))
+        arrays = [self.array(name) for name in call.args]
+        # Memory is dense: a parameter of one axis takes the elements of any shape in their order.
+        arrays = [a.reshape(-1) if p.type.rank == 1 else a for p, a in zip(call.kernel.params, arrays)]
         try:
-            self.kernels[call.kernel.name]([self.array(name) for name in call.args], values)
+            self.kernels[call.kernel.name](arrays, values)
         except (ValueError, IndexError) as error:
             origin = f" (from {', '.join(call.sources)})" if call.sources else ""
             raise type(error)(f"{call.kernel.name}({', '.join(call.args)}){origin}: {error}") from error

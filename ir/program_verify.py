@@ -1,0 +1,248 @@
+"""What must hold of a program: calls that fit their kernels, buffers that exist, and a memory plan without clashes.
+
+Sizes that stay symbolic are compared exactly where the bounds decide, and at sample values of the symbols otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from ir.dims import Size, bounded, decide_le, evaluate, names, substitute
+from ir.kernel import Kernel
+from ir.kernel_verify import kernel_problems
+from ir.program import Call, Program, ProgramBuffer, Step
+from ir.types import TensorType, bool_
+from ir.verify import shapes_agree
+
+ALIGNMENT = 64
+"""Bytes that the size of every slot is a multiple of."""
+
+
+def program_problems(program: Program) -> Iterator[str]:
+    """One sentence for each rule that the program breaks."""
+    by_name: dict[str, Kernel] = {}
+    for call in program.calls():
+        if by_name.setdefault(call.kernel.name, call.kernel) != call.kernel:
+            yield f"two kernels are called {call.kernel.name}"
+    for kernel in by_name.values():
+        yield from (f"kernel {kernel.name}: {problem}" for problem in kernel_problems(kernel))
+    yield from _interface_problems(program)
+    sound = True
+    for problem in (*_buffer_problems(program), *_step_problems(program, program.steps)):
+        sound = False
+        yield problem
+    if sound:
+        yield from _plan_problems(program)
+
+
+def _interface_problems(program: Program) -> Iterator[str]:
+    for title, buffers, outer in (
+        ("input", program.inputs, program.input_names),
+        ("output", program.outputs, program.output_names),
+    ):
+        if len(buffers) != len(outer):
+            yield f"{len(buffers)} {title}s have {len(outer)} names"
+        yield from (f"{title} {name} is not a buffer" for name in buffers if name not in program.buffers)
+
+
+def _buffer_problems(program: Program) -> Iterator[str]:
+    for name, buffer in program.buffers.items():
+        if buffer.name != name:
+            yield f"buffer {name} calls itself {buffer.name}"
+        match buffer.place:
+            case "weight":
+                blob = buffer.blob
+                if blob is None:
+                    yield f"weight {name} has no blob"
+                elif TensorType(blob.dtype, blob.shape) != buffer.type:
+                    yield f"weight {name} is {buffer.type}, its blob {TensorType(blob.dtype, blob.shape)}"
+            case "arena":
+                if not 0 <= buffer.slot < len(program.slots):
+                    yield f"{name} lies in slot {buffer.slot} of {len(program.slots)}"
+                elif buffer.offset < 0 or not _fits(program, buffer):
+                    yield f"{name}: {buffer.type} at {buffer.offset} does not fit slot {buffer.slot}"
+            case "view":
+                yield from _view_problems(program, buffer)
+    for i, slot in enumerate(program.slots):
+        if any(value % ALIGNMENT for value in _values(slot.bytes, program)):
+            yield f"slot {i} has {slot.bytes} bytes, not a multiple of {ALIGNMENT}"
+
+
+def _view_problems(program: Program, buffer: ProgramBuffer) -> Iterator[str]:
+    seen = {buffer.name}
+    base = buffer
+    while base.place == "view":
+        if base.base not in program.buffers:
+            yield f"view {base.name} is of {base.base}, which is not a buffer"
+            return
+        base = program.buffers[base.base]
+        if base.name in seen:
+            yield f"view {buffer.name} is a view of itself"
+            return
+        seen.add(base.name)
+    if _exceeds(program, _bytes(buffer), _bytes(base)):
+        yield f"view {buffer.name}: {buffer.type} is larger than {base.name}: {base.type}"
+
+
+def _fits(program: Program, buffer: ProgramBuffer) -> bool:
+    return not _exceeds(program, buffer.offset + _bytes(buffer), program.slots[buffer.slot].bytes)
+
+
+def _bytes(buffer: ProgramBuffer) -> Size:
+    return buffer.type.elements * buffer.type.dtype.itemsize
+
+
+# Calls.
+
+
+def _step_problems(program: Program, steps: Sequence[Step]) -> Iterator[str]:
+    for step in steps:
+        if isinstance(step, Call):
+            yield from (f"{_show(step)}: {problem}" for problem in _call_problems(program, step))
+            continue
+        condition = program.buffers.get(step.condition)
+        if condition is None:
+            yield f"branch on {step.condition}, which is not a buffer"
+        elif condition.type.dtype != bool_ or condition.type.elements != 1:
+            yield f"branch on {step.condition}: {condition.type}, not one bool"
+        yield from _step_problems(program, step.then)
+        yield from _step_problems(program, step.orelse)
+
+
+def _call_problems(program: Program, call: Call) -> Iterator[str]:
+    kernel = call.kernel
+    if len(call.sizes) != len(kernel.sizes):
+        yield f"{len(call.sizes)} sizes for {len(kernel.sizes)} ({', '.join(kernel.sizes)})"
+        return
+    if len(call.args) != len(kernel.params):
+        yield f"{len(call.args)} arguments for {len(kernel.params)} parameters"
+        return
+    sizes: Mapping[str, Size] = dict(zip(kernel.sizes, call.sizes))
+    for param, name in zip(kernel.params, call.args):
+        buffer = program.buffers.get(name)
+        if buffer is None:
+            yield f"{name} is not a buffer"
+            continue
+        with bounded(program.bounds):
+            expected = param.type.with_shape(substitute(size, sizes) for size in param.type.shape)
+        if not _takes(program, expected, buffer.type):
+            yield f"parameter {param.name} is {expected}, {name} is {buffer.type}"
+        if param.role in ("out", "inout") and program.root(name).place in ("weight", "input"):
+            yield f"parameter {param.name} is written, {name} is in {program.root(name).place} memory"
+
+
+def _takes(program: Program, expected: TensorType, given: TensorType) -> bool:
+    """Whether a buffer fits a parameter. Memory is dense, so one with a single axis takes any shape of as many elements."""
+    shape = (given.elements,) if expected.rank == 1 and given.rank != 1 else given.shape
+    return expected.dtype == given.dtype and shapes_agree(expected.shape, shape, program.bounds, program.equal_dims)
+
+
+def _show(call: Call) -> str:
+    origin = f" (from {', '.join(call.sources)})" if call.sources else ""
+    return f"{call.kernel.name}({', '.join(call.args)}){origin}"
+
+
+# Memory.
+
+
+def _plan_problems(program: Program) -> Iterator[str]:
+    """Reads before writes, outputs never written, and arena buffers that share bytes while both are in use."""
+    written: set[str] = set()
+    yield from _order_problems(program, program.steps, written)
+    for name in program.outputs:
+        root = program.root(name)
+        if root.place in ("arena", "output") and root.name not in written:
+            yield f"output {name} is never written"
+    lives = _lifetimes(program)
+    by_slot: dict[int, list[ProgramBuffer]] = {}
+    for buffer in program.buffers.values():
+        if buffer.place == "arena" and buffer.name in lives:
+            by_slot.setdefault(buffer.slot, []).append(buffer)
+    for buffers in by_slot.values():
+        for a, b in combinations(buffers, 2):
+            apart = lives[a.name][1] < lives[b.name][0] or lives[b.name][1] < lives[a.name][0]
+            if not apart and _share_bytes(program, a, b):
+                yield f"{a.name} and {b.name} are in use at the same time and share bytes of slot {a.slot}"
+
+
+def _order_problems(program: Program, steps: Sequence[Step], written: set[str]) -> Iterator[str]:
+    """Reads of memory that no earlier step wrote, and calls that write what they also have under another name.
+
+    Adds to `written` what is written whichever way branches go.
+    """
+    for step in steps:
+        if isinstance(step, Call):
+            yield from _call_order_problems(program, step, written)
+            continue
+        if _is_unwritten(program, step.condition, written):
+            yield f"branch on {step.condition}, which is not written before"
+        then, orelse = set(written), set(written)
+        yield from _order_problems(program, step.then, then)
+        yield from _order_problems(program, step.orelse, orelse)
+        written |= then & orelse
+
+
+def _call_order_problems(program: Program, call: Call, written: set[str]) -> Iterator[str]:
+    roots = [program.root(name).name for name in call.args]
+    for param, name, root in zip(call.kernel.params, call.args, roots):
+        if param.role != "out" and _is_unwritten(program, name, written):
+            yield f"{_show(call)}: {name} is read before it is written"
+        if param.role in ("out", "inout") and roots.count(root) > 1:
+            yield f"{_show(call)}: {name} is written, and another argument is the same memory"
+    written |= {root for param, root in zip(call.kernel.params, roots) if param.role in ("out", "inout")}
+
+
+def _is_unwritten(program: Program, name: str, written: set[str]) -> bool:
+    root = program.root(name)
+    return root.place in ("arena", "output") and root.name not in written
+
+
+def _lifetimes(program: Program) -> dict[str, tuple[int, int]]:
+    """The first and last step that touches each buffer that owns memory, counting steps as they are written down."""
+    lives: dict[str, tuple[int, int]] = {}
+    steps: list[Step] = list(reversed(program.steps))
+    position = 0
+    while steps:
+        step = steps.pop()
+        touched = step.args if isinstance(step, Call) else (step.condition,)
+        if not isinstance(step, Call):
+            steps.extend(reversed((*step.then, *step.orelse)))
+        for name in touched:
+            root = program.root(name).name
+            lives[root] = (lives.get(root, (position, position))[0], position)
+        position += 1
+    for name in program.outputs:
+        root = program.root(name).name
+        if root in lives:
+            lives[root] = (lives[root][0], position)
+    return lives
+
+
+def _share_bytes(program: Program, a: ProgramBuffer, b: ProgramBuffer) -> bool:
+    low, high = sorted((a, b), key=lambda buffer: buffer.offset)
+    return _exceeds(program, low.offset + _bytes(low), high.offset)
+
+
+def _exceeds(program: Program, size: Size, limit: Size) -> bool:
+    """Whether `size` is greater than `limit` for some sizes of the program."""
+    with bounded(program.bounds):
+        verdict = decide_le(size, limit)
+    if verdict is not None:
+        return not verdict
+    return any(value > 0 for value in _values(size - limit, program))
+
+
+def _values(size: Size, program: Program) -> list[int]:
+    """A size at a few values of its symbols within their bounds."""
+    if isinstance(size, int):
+        return [size]
+    found = []
+    for sample in range(4):
+        values: dict[str, int] = {}
+        for i, name in enumerate(sorted(names(size))):
+            least, greatest = program.bounds.get(name, (0, None))
+            wanted = (max(least, 1), least + 3 + 2 * i, least + 17 + 5 * i, least + 1000)[sample]
+            values[name] = wanted if greatest is None else min(wanted, greatest)
+        found.append(evaluate(size, values))
+    return found
