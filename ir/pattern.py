@@ -268,7 +268,7 @@ class _Attempt:
         for name, wanted in term.attributes.items():
             found = getattr(node.op, name)
             if not isinstance(wanted, AnyAttribute):
-                if found != wanted:
+                if found != wanted and not _is_close(found, wanted):
                     return self.fail(_other_attribute, node, name, wanted)
             elif wanted.name not in self.attributes:
                 self.attributes[wanted.name] = found
@@ -276,6 +276,10 @@ class _Attempt:
             elif self.attributes[wanted.name] != found:
                 return self.fail(_other_attribute, node, name, self.attributes[wanted.name])
         return True
+
+
+def _is_close(found: Any, wanted: Any) -> bool:
+    return isinstance(found, float) and isinstance(wanted, float) and abs(found - wanted) <= _TOLERANCE * abs(wanted)
 
 
 def _push(term: Apply, operands: list[Value | None], goals: _Goals) -> _Goals:

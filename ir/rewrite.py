@@ -122,20 +122,17 @@ class _Driver:
 
     def attempt(self, rule: type[Rule], node: Node) -> list[Node] | None:
         self.misses.pop((rule.__name__, node), None)
-        if rule.change is not None:
-            found = Match(node, [node])
-        else:
-            found = rule.match(node)
-            if found is None:
-                if rule in self.watched and (miss := rule.near_miss(node)) is not None:
-                    self.misses[rule.__name__, node] = miss
-                return None
+        found = rule.match(node)
+        if found is None:
+            if rule in self.watched and (miss := rule.near_miss(node)) is not None:
+                self.misses[rule.__name__, node] = miss
+            return None
         before = node.previous
         sources = tuple(dict.fromkeys(s for n in found.nodes for s in n.sources))
         result: Any
         try:
             with Builder(self.graph, node, sources) as b:
-                result = rule.change(b, node) if rule.change is not None else rule.apply(b, found)
+                result = rule.apply(b, found)
         except OpError as error:
             result = str(error)
         new_nodes = _between(self.graph, before, node)
@@ -274,8 +271,7 @@ def spellings(rule: type[Rule], example: Example) -> list[Graph]:
                 else operand and graph.add_input(name, operand)
                 for name, operand in zip(variable_names(rule), example.operands, strict=True)
             ]
-            assert rule.find is not None
-            found = rule.find(_Concrete(b, example.attributes), *values)
+            found = rule.functions["find"](_Concrete(b, example.attributes), *values)
         chosen = found[position] if isinstance(found, list) else found
         graph.set_outputs([chosen], ["y"])
         for node in graph.nodes_reversed():

@@ -52,10 +52,8 @@ class Rule:
     value, None, or a sentence. A rule never changes the type of a value: a match where it would is refused.
     """
 
-    find: ClassVar[Callable[..., Any] | None] = None
-    replace: ClassVar[Callable[..., Any] | None] = None
-    check: ClassVar[Callable[..., Any] | None] = None
-    change: ClassVar[Callable[..., Any] | None] = None
+    functions: ClassVar[dict[str, Callable[..., Any]]] = {}
+    """The functions above, by name."""
     roots: ClassVar[tuple[str, ...]] = ()
     shared: ClassVar[bool] = False
     """Whether the inner nodes of a match may have other users; they stay then."""
@@ -68,11 +66,12 @@ class Rule:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for name in _FUNCTIONS:
-            given = cls.__dict__.get(name)
-            if isinstance(given, FunctionType):
-                setattr(cls, name, staticmethod(given))
-        if (cls.find is None) != (cls.replace is None) or (cls.find is None) != (cls.change is not None):
+        own = {name: cls.__dict__[name] for name in _FUNCTIONS if isinstance(cls.__dict__.get(name), FunctionType)}
+        for name, function in own.items():
+            setattr(cls, name, staticmethod(function))
+        cls.functions = {**cls.functions, **own}
+        given = cls.functions.keys() - {"check"}
+        if given != {"find", "replace"} and given != {"change"}:
             raise TypeError(f"rule {cls.__name__} must have find and replace, or roots and change")
         cls._patterns = None
 
@@ -80,7 +79,7 @@ class Rule:
     def patterns(cls) -> list[Apply]:
         """The patterns that `find` records, one for each spelling."""
         if cls._patterns is None:
-            cls._patterns = [] if cls.find is None else _recorded(cls)
+            cls._patterns = _recorded(cls) if "find" in cls.functions else []
         return cls._patterns
 
     @classmethod
@@ -95,7 +94,9 @@ class Rule:
 
     @classmethod
     def match(cls, node: Node) -> Match | None:
-        """The first spelling that stands at `node` and passes the checks."""
+        """The first spelling that stands at `node` and passes the checks; the node alone for a rule with `change`."""
+        if "change" in cls.functions:
+            return Match(node, [node])
         for pattern in cls.patterns():
             if pattern.op is type(node.op):
                 found = match(pattern, node)
@@ -109,7 +110,7 @@ class Rule:
         used = None if cls.shared else _used_elsewhere(found)
         if used is not None:
             return f"intermediate %{used.name} has other users"
-        verdict = True if cls.check is None else cls.check(found)
+        verdict = cls.functions["check"](found) if "check" in cls.functions else True
         return None if verdict is True else str(verdict)
 
     @classmethod
@@ -133,22 +134,22 @@ class Rule:
 
     @classmethod
     def apply(cls, b: Any, found: Match) -> Any:
-        """Runs `replace` with builder `b`; the new value."""
-        assert cls.replace is not None
-        takes_match = "m" in inspect.signature(cls.replace).parameters
+        """Runs `replace` (or `change`) with builder `b`: the new value; or None or a sentence, where there is none."""
+        if "change" in cls.functions:
+            return cls.functions["change"](b, found.root)
+        replace = cls.functions["replace"]
         values = [found.values.get(name) for name in variable_names(cls)]
-        return cls.replace(b, *values, m=found) if takes_match else cls.replace(b, *values)
+        takes_match = "m" in inspect.signature(replace).parameters
+        return replace(b, *values, m=found) if takes_match else replace(b, *values)
 
 
 def variable_names(rule: type[Rule]) -> list[str]:
     """The parameters of `find`, but for the builder."""
-    assert rule.find is not None
-    return list(inspect.signature(rule.find).parameters)[1:]
+    return list(inspect.signature(rule.functions["find"]).parameters)[1:]
 
 
 def _recorded(rule: type[Rule]) -> list[Apply]:
-    assert rule.find is not None
-    found = rule.find(PatternBuilder(), *(Variable(name) for name in variable_names(rule)))
+    found = rule.functions["find"](PatternBuilder(), *(Variable(name) for name in variable_names(rule)))
     patterns = found if isinstance(found, list) else [found]
     for pattern in patterns:
         if not isinstance(pattern, Apply):
