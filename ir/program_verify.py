@@ -133,7 +133,7 @@ def _call_problems(program: Program, call: Call) -> Iterator[str]:
 
 
 def _takes(program: Program, expected: TensorType, given: TensorType) -> bool:
-    """Whether a buffer fits a parameter. Memory is dense, so one with a single axis takes any shape of as many elements."""
+    """Whether a buffer fits a parameter. Memory is dense: a single axis takes any shape of as many elements."""
     shape = (given.elements,) if expected.rank == 1 and given.rank != 1 else given.shape
     return expected.dtype == given.dtype and shapes_agree(expected.shape, shape, program.bounds, program.equal_dims)
 
