@@ -63,12 +63,18 @@ class Scope:
 
 
 class Expressions:
-    """Writes the expressions of one kernel. `places` maps names of buffers and local arrays in sight."""
+    """Writes the expressions of one kernel. `places` maps names of buffers and local arrays in sight.
 
-    def __init__(self, identifiers: Identifiers, places: dict[str, Place]) -> None:
+    `data` are the buffers and variables that hold values from the kernel's inputs: an index made of them is checked
+    before it is used, and `checks_indices` says that there was one.
+    """
+
+    def __init__(self, identifiers: Identifiers, places: dict[str, Place], data: frozenset[str] = frozenset()) -> None:
         self.identifiers = identifiers
         self.places = places
+        self.data = data
         self.used: set[str] = set()
+        self.checks_indices = False
         self._loops: list[tuple[str, Size]] = []
 
     def spell(self, name: str) -> str:
@@ -233,8 +239,7 @@ class Expressions:
         place = self.places[load.buffer]
         self.used.add(load.buffer)
         if load.outside is None:
-            index = [self.value(i, scope) for i in load.index]
-            return loaded(load.dtype, f"{place.name}[{self.linear(index, place.type.shape)}]")
+            return self._plain_load(load, place, scope)
         checks, index = self._checked_index(load, scope)
         value = loaded(load.dtype, f"{place.name}[{self.linear(index, place.type.shape)}]")
         if not checks:
@@ -255,6 +260,35 @@ class Expressions:
         scope.writer.line("}")
         return Text(name)
 
+    def _plain_load(self, load: Load, place: Place, scope: Scope) -> Text:
+        index = [self.value(i, scope) for i in load.index]
+        checks = self.validity(load.index, index, place.type.shape, scope)
+        value = loaded(load.dtype, f"{place.name}[{self.linear(index, place.type.shape)}]")
+        if not checks:
+            return value
+        condition = Text(" && ".join(checks), COMPARISON)
+        return function_text("select", load.dtype, [condition, value, constant(load.dtype, 0)])
+
+    def validity(self, exprs: Sequence[Expr], index: list[Text], shape: Sequence[Size], scope: Scope) -> list[str]:
+        """The checks of indices that come from data; each that is no name or number gets one, in place in `index`."""
+        checks: list[str] = []
+        for position, (expr, size) in enumerate(zip(exprs, shape)):
+            if not self.is_data(expr):
+                continue
+            if index[position].rank != ATOM or "(" in index[position].text:
+                index[position] = self._named_index(expr, index[position], scope)
+            self.checks_indices = True
+            limit = size_text(size, self.spell)[0]
+            checks.append(f"sesame_index_is_valid({index[position].text}, {limit}, invalid_index)")
+        return checks
+
+    def is_data(self, expr: Expr) -> bool:
+        """Whether the value comes from the kernel's inputs, rather than from loops and sizes."""
+        return any(
+            (isinstance(part, Load) and part.buffer in self.data) or (isinstance(part, Var) and part.name in self.data)
+            for part in walk(expr)
+        )
+
     def _checked_index(self, load: Load, scope: Scope) -> tuple[list[str], list[Text]]:
         """The conditions under which `load` stays inside, and its index with what they mention named."""
         checks: list[str] = []
@@ -262,7 +296,7 @@ class Expressions:
         for expr, size in zip(load.index, self.places[load.buffer].type.shape):
             below, above = self._may_pass(expr, size)
             text = self.value(expr, scope)
-            if (below or above) and text.rank != ATOM:
+            if (below or above) and (text.rank != ATOM or "(" in text.text):
                 text = self._named_index(expr, text, scope)
             if below:
                 checks.append(f"{text.text} >= 0")
@@ -287,12 +321,16 @@ class Expressions:
         """The offset of an element of a dense row-major array, in elements."""
         total: Text | None = None
         for text, size in zip(index, shape):
-            if total is not None and size != 1:
+            if total is not None and total.text.isdigit() and isinstance(size, int):
+                total = Text(str(int(total.text) * size))
+            elif total is not None and size != 1:
                 total = Text(f"{total.at(PRODUCT)} * {Text(*size_text(size, self.spell)).at(UNARY)}", PRODUCT)
             if text.text == "0":
                 continue
             if total is None:
                 total = text
+            elif total.text.isdigit() and text.text.isdigit():
+                total = Text(str(int(total.text) + int(text.text)))
             elif text.text.startswith("-"):
                 total = Text(f"{total.at(SUM)} - {text.text[1:]}", SUM)
             else:

@@ -14,9 +14,11 @@ from backends.c.names import Identifiers, Writer, comment, wrapped
 from backends.c.scalars import has_function, is_supported, storage_type
 from backends.c.sizes import plain_text
 from backends.c.statements import Statements
+from backends.c.vectors import Vectors, type_lines
 from ir.dims import Size
-from ir.expr import Apply, Expr, Reduce, walk
-from ir.kernel import Buffer, For, Kernel, Let, Local, Stmt, Variable, exprs_of, walk_stmts
+from ir.expr import Apply, Expr, Load, Reduce, Var, walk
+from ir.kernel import Assign, Buffer, For, Kernel, Let, Local, Stmt, Store, Variable, exprs_of, walk_stmts
+from ir.types import DType
 
 LANES = 16
 
@@ -25,7 +27,9 @@ LANES = 16
 class Function:
     """The C function of a kernel. `buffers` and `sizes` are the names of the kernel that it takes, in order.
 
-    `range` is the number of iterations that may be divided among threads, None for a serial kernel.
+    `range` is the number of iterations that may be divided among threads, None for a serial kernel. `vectors` are the
+    vector types it needs: element and lanes. With `checks_indices` it also takes `int *invalid_index`, after the sizes,
+    which it sets to 1 where an index from data lies outside its tensor.
     """
 
     kernel: Kernel
@@ -35,6 +39,8 @@ class Function:
     range: Size | None
     declaration: str
     definition: str
+    vectors: tuple[tuple[DType, int], ...] = ()
+    checks_indices: bool = False
 
 
 def unsupported(kernel: Kernel) -> str | None:
@@ -64,12 +70,14 @@ def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
     reason = unsupported(kernel)
     if reason is not None:
         raise ValueError(f"kernel {kernel.name}: {reason}")
-    identifiers = Identifiers({symbol, "begin", "end", "flat"})
+    identifiers = Identifiers({symbol, "begin", "end", "flat", "invalid_index"})
     for name in [*(b.name for b in kernel.params), *kernel.sizes, *_bound_names(kernel)]:
         identifiers.of(name)
-    values = Expressions(identifiers, {b.name: Place(identifiers.of(b.name), b.type) for b in kernel.params})
+    places = {b.name: Place(identifiers.of(b.name), b.type) for b in kernel.params}
+    values = Expressions(identifiers, places, _data(kernel))
     out = Writer(1)
-    statements = Statements(values, out)
+    vectors = Vectors(values, lanes)
+    statements = Statements(values, vectors, out)
     lets, loops = _parallel_loops(kernel)
     if loops:
         statements.block(lets)
@@ -78,10 +86,37 @@ def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
         statements.block(kernel.body)
     buffers = tuple(b for b in kernel.params if b.name in values.used)
     sizes = tuple(size for size in kernel.sizes if size in values.used)
-    head = _head(symbol, buffers, sizes, bool(loops), identifiers)
+    head = _head(symbol, buffers, sizes, values.checks_indices, bool(loops), identifiers)
     definition = "\n".join([*head[:-1], head[-1] + " {", *out.lines, "}"])
     total = _iterations(loops) if loops else None
-    return Function(kernel, symbol, buffers, sizes, total, "\n".join(head) + ";", definition)
+    return Function(
+        kernel,
+        symbol,
+        buffers,
+        sizes,
+        total,
+        "\n".join(head) + ";",
+        definition,
+        tuple(vectors.types),
+        values.checks_indices,
+    )
+
+
+def _data(kernel: Kernel) -> frozenset[str]:
+    """The buffers and variables whose values come from the kernel's inputs, directly or through others."""
+    found = {b.name for b in kernel.params if b.role != "out"}
+    size = 0
+    while size != len(found):
+        size = len(found)
+        for stmt in walk_stmts(kernel.body):
+            if not isinstance(stmt, (Let, Variable, Assign, Store)):
+                continue
+            value = stmt.init if isinstance(stmt, Variable) else stmt.value
+            sources = {e.buffer for e in walk(value) if isinstance(e, Load)}
+            sources |= {e.name for e in walk(value) if isinstance(e, Var)}
+            if sources & found:
+                found.add(stmt.buffer if isinstance(stmt, Store) else stmt.name)
+    return frozenset(found)
 
 
 def _bound_names(kernel: Kernel) -> list[str]:
@@ -96,7 +131,12 @@ def _bound_names(kernel: Kernel) -> list[str]:
 
 
 def _head(
-    symbol: str, buffers: tuple[Buffer, ...], sizes: tuple[str, ...], is_parallel: bool, identifiers: Identifiers
+    symbol: str,
+    buffers: tuple[Buffer, ...],
+    sizes: tuple[str, ...],
+    checks_indices: bool,
+    is_parallel: bool,
+    identifiers: Identifiers,
 ) -> list[str]:
     """The lines of a function head, without brace or semicolon."""
     parts = []
@@ -105,6 +145,8 @@ def _head(
         restrict = "" if buffer.role == "inout" else "restrict "
         parts.append(f"{constness}{storage_type(buffer.type.dtype)} *{restrict}{identifiers.of(buffer.name)}")
     parts += [f"int64_t {identifiers.of(size)}" for size in sizes]
+    if checks_indices:
+        parts.append("int *invalid_index")
     if is_parallel:
         parts += ["int64_t begin", "int64_t end"]
     return wrapped(f"void {symbol}(", parts or ["void"], ")")
@@ -184,8 +226,11 @@ def header(functions: list[Function]) -> str:
     out.line("#ifndef MODEL_KERNELS_H")
     out.line("#define MODEL_KERNELS_H")
     out.line()
-    out.line('#include "sesame_scalar.h"')
+    types = {pair for function in functions for pair in function.vectors}
+    out.line(f'#include "{"sesame_vector.h" if types else "sesame_scalar.h"}"')
     out.line()
+    if types:
+        out.extend([*type_lines(types), ""])
     for function in functions:
         out.extend(function.declaration.split("\n"))
     out.line()

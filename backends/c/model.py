@@ -27,7 +27,7 @@ STATUSES = (
 _SOURCES_SHOWN = 8
 _LOCALS = (
     "io", "dims", "weights", "arena", "arena_bytes", "pool", "base", "data", "context", "needed", "total", "limit",
-    "args",
+    "args", "invalid_index",
 )  # fmt: skip
 _MEMORY = ["const void *weights", "void *arena", "size_t arena_bytes", "sesame_pool *pool"]
 
@@ -218,6 +218,9 @@ def _trampoline(function: Function, out: Writer) -> None:
             out.line(f"{constness}{storage_type(buffer.type.dtype)} *{name};")
         for name in names[len(function.buffers) :]:
             out.line(f"int64_t {name};")
+        if function.checks_indices:
+            names.append("invalid_index_")
+            out.line("int *invalid_index_;")
         if not names:
             out.line("char unused;")
     with out.block(f"static void {function.symbol}_part(void *context, int64_t begin, int64_t end)"):
@@ -301,6 +304,8 @@ def _run_function(model: Model, out: Writer) -> None:
         _argument_checks(model, out)
         _dim_locals(model, out, steps.sizes_used)
         out.extend(declarations)
+        if steps.checks_indices:
+            out.line("int invalid_index = 0;")
         out.extend(body.lines)
         out.extend(copies)
         if not steps.uses_pool:
@@ -338,6 +343,7 @@ class _Steps:
         self.pointers: dict[str, str] = {}
         self.sizes_used: set[str] = set()
         self.uses_pool = False
+        self.checks_indices = False
         self._slot_texts: dict[int, str] = {}
 
     def write(self, steps: list[Step] | tuple[Step, ...]) -> None:
@@ -375,9 +381,13 @@ class _Steps:
         sizes = dict(zip(call.kernel.sizes, call.sizes))
         args = [self._argument(by_name[b.name], b.type.dtype) for b in function.buffers]
         args += [self._size(sizes[size]) for size in function.sizes]
+        if function.checks_indices:
+            self.checks_indices = True
+            args.append("&invalid_index")
         lead = "  " * self.out.depth
         if function.range is None:
             self.out.extend(wrapped(f"{lead}{function.symbol}(", args, ");"))
+            self._stop_on_index(function)
             return
         self.uses_pool = True
         with self.out.block(""):
@@ -386,6 +396,11 @@ class _Steps:
             self.out.extend(wrapped(f"{lead}struct {function.symbol}_args args = {{", values, "};"))
             count = self._size(substitute(function.range, sizes))
             self.out.line(f"sesame_parallel_for(pool, {count}, {function.symbol}_part, &args);")
+        self._stop_on_index(function)
+
+    def _stop_on_index(self, function: Function) -> None:
+        if function.checks_indices:
+            self.out.line(f"if (invalid_index) return {status(self.model, 'ERROR_INDEX')};")
 
     def _argument(self, name: str, dtype: object) -> str:
         pointer = self._pointer(name)

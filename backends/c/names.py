@@ -27,7 +27,7 @@ _RESERVED = frozenset(_RESERVED_WORDS.split())
 _MACRO_PREFIX = re.compile(
     r"(U?INT(\d+|MAX|PTR|_FAST\d+|_LEAST\d+)?_(C|MAX|MIN)|(U|S)?(CHAR|SHRT|INT|LONG|LLONG)_\w+|U(LONG|LLONG)_MAX|E[A-Z0-9]{2,}"
     r"|(ATOMIC|CLOCK|DBL|EXIT|FLT|FP|HUGE|LDBL|MATH|M|PTRDIFF|RAND|SEEK|SIG|SIZE|SSIZE|WCHAR|WINT|TIME|TIMER)_\w+"
-    r"|\w+_MAX|atomic_\w+|is(greater|less|unordered)\w*|fpclassify|sesame_\w+|SESAME_\w+|_.*)"
+    r"|[fiu]\d+x\d+(_at)?|\w+_MAX|atomic_\w+|is(greater|less|unordered)\w*|fpclassify|sesame_\w+|SESAME_\w+|_.*)"
 )
 
 

@@ -23,7 +23,7 @@ from ir.dims import dim_text
 from ir.program import Program
 
 RUNTIME = Path(__file__).parent / "runtime"
-_RUNTIME_FILES = ("sesame_math.h", "sesame_scalar.h", "sesame_pool.h", "sesame_pool.c")
+_RUNTIME_FILES = ("sesame_math.h", "sesame_scalar.h", "sesame_vector.h", "sesame_pool.h", "sesame_pool.c")
 _KERNELS_PER_FILE = 40
 _LINES_PER_FILE = 4000
 _LEAST_FILES = 4

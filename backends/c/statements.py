@@ -5,15 +5,15 @@ Nothing here decides what runs in parallel or how a kernel is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backends.c.expressions import Expressions, Place, Scope
 from backends.c.names import Writer
-from backends.c.scalars import Text, constant, storage_type, stored, value_type
+from backends.c.scalars import storage_type, stored, value_type
 from backends.c.sizes import plain_text
+from backends.c.vectors import Vectors
 from ir import types as t
-from ir.dims import Size
 from ir.expr import Apply, Expr, Load, Var
 from ir.kernel import Assign, For, If, Let, Local, Stmt, Store, Variable, While
 
@@ -21,19 +21,36 @@ _UNROLL_AT_MOST = 64
 
 
 class Statements:
-    """Writes the statements of one kernel to `out`, with the expressions of `values`."""
+    """Writes the statements of one kernel to `out`, with the expressions of `values` and the loops of `vectors`."""
 
-    def __init__(self, values: Expressions, out: Writer) -> None:
+    def __init__(self, values: Expressions, vectors: Vectors, out: Writer) -> None:
         self.values = values
+        self.vectors = vectors
         self.out = out
         self.types: dict[str, t.DType] = {}
 
     def block(self, body: tuple[Stmt, ...]) -> None:
         """Writes the statements of a block in order."""
-        outer = dict(self.values.places)
-        for stmt in body:
+        places, tiles = dict(self.values.places), dict(self.vectors.tiles)
+        own: list[str] = []
+        for i, stmt in enumerate(body):
+            for name in own:
+                if self.vectors.reads_elements(name, stmt):
+                    self._spill(name)
+            if isinstance(stmt, Local) and (tile := self.vectors.plan(stmt, body[i + 1 :])):
+                self.vectors.declare(stmt.name, tile, self.out)
+                own.append(stmt.name)
+                continue
             self.statement(stmt)
-        self.values.places = outer
+        self.values.places, self.vectors.tiles = places, tiles
+
+    def _spill(self, name: str) -> None:
+        """Puts the registers of a tile into an array, for the statement that follows."""
+        tile = self.vectors.tiles[name]
+        if tile.array is None:
+            self._array(Local(name, tile.type))
+            tile.array = self.values.places[name].name
+        self.vectors.spill(tile, self.out)
 
     def statement(self, stmt: Stmt) -> None:
         """Writes one statement."""
@@ -95,8 +112,10 @@ class Statements:
         text = self.values.value(value, scope)
         self.values.used.add(stmt.buffer)
         operator = {"add": "+=", "mul": "*="}[stmt.function or ""] if in_place else "="
+        checks = self.values.validity(stmt.index, index, place.type.shape, scope)
         target = f"{place.name}[{self.values.linear(index, place.type.shape)}]"
-        self.out.line(f"{target} {operator} {stored(dtype, text)};")
+        guard = f"if ({' && '.join(checks)}) " if checks else ""
+        self.out.line(f"{guard}{target} {operator} {stored(dtype, text)};")
 
     def _if(self, stmt: If) -> None:
         condition = self.values.value(stmt.condition, self._scope(stmt.condition))
@@ -125,6 +144,13 @@ class Statements:
             self.block(stmt.body)
 
     def _for(self, stmt: For) -> None:
+        if self.vectors.write(stmt, self.out):
+            return
+        if self.vectors.is_written_out(stmt):
+            for body in self.vectors.copies(stmt):
+                with self.out.block(""):
+                    self.block(body)
+            return
         if stmt.mark == "unroll" and isinstance(stmt.extent, int) and 1 < stmt.extent <= _UNROLL_AT_MOST:
             self.out.line(f"SESAME_UNROLL({stmt.extent})")
         with self.loop(stmt):
@@ -152,16 +178,3 @@ class Statements:
         name = self.values.identifiers.fresh(f"{stmt.var}_end")
         self.out.line(f"const int64_t {name} = {text.text};")
         return name
-
-
-def zero(dtype: t.DType) -> Text:
-    """The literal zero of a type."""
-    return constant(dtype, 0)
-
-
-def extents_text(extents: list[Size], spell: Callable[[str], str]) -> str:
-    """The product of loop extents."""
-    total: Size = 1
-    for extent in extents:
-        total = total * extent
-    return plain_text(total, spell)

@@ -18,6 +18,13 @@
 #define SESAME_UNROLL(n)
 #endif
 
+/* Whether an index that comes from data lies within [0, size); notes in *invalid that one did not. */
+static inline bool sesame_index_is_valid(int64_t index, int64_t size, int *invalid) {
+  if (index >= 0 && index < size) return true;
+  __atomic_store_n(invalid, 1, __ATOMIC_RELAXED);
+  return false;
+}
+
 /* ------------------------------------------------------------------ integers of any type */
 
 /* WIDE is the unsigned type in which the arithmetic is done: it wraps around, where a signed type would overflow. */
@@ -34,14 +41,16 @@
   static inline INT sesame_max_##T(INT a, INT b) { return b > a ? b : a; }                                   \
   static inline INT sesame_shl_##T(INT a, INT b) {                                                           \
     return (INT)((uint64_t)b < BITS ? (WIDE)a << ((uint64_t)b & (BITS - 1)) : 0);                            \
-  }                                                                                                          \
-  static inline INT sesame_shr_##T(INT a, INT b) {                                                           \
-    return (INT)((uint64_t)b < BITS ? a >> ((uint64_t)b & (BITS - 1)) : 0);                                  \
   }
 
 #define SESAME_SIGNED(T, INT, WIDE)                                                                          \
   static inline INT sesame_abs_##T(INT a) { return a < 0 ? sesame_neg_##T(a) : a; }                          \
   static inline INT sesame_sign_##T(INT a) { return (INT)((a > 0) - (a < 0)); }                              \
+  /* Beyond the width, and for a negative amount, copies of the sign are left. */                            \
+  static inline INT sesame_shr_##T(INT a, INT b) {                                                           \
+    const uint64_t last = 8u * sizeof(INT) - 1u;                                                             \
+    return (INT)(a >> ((uint64_t)b < last ? (uint64_t)b : last));                                            \
+  }                                                                                                          \
   /* a to the power b; a negative power is the reciprocal rounded towards zero. */                           \
   static inline INT sesame_pow_##T(INT a, INT b) {                                                           \
     if (b < 0) return (INT)(a == 1 ? 1 : a == -1 ? ((b & 1) ? -1 : 1) : 0);                                  \
@@ -53,6 +62,10 @@
 #define SESAME_UNSIGNED(T, INT, WIDE)                                                                        \
   static inline INT sesame_abs_##T(INT a) { return a; }                                                      \
   static inline INT sesame_sign_##T(INT a) { return (INT)(a > 0); }                                          \
+  static inline INT sesame_shr_##T(INT a, INT b) {                                                           \
+    const uint64_t width = 8u * sizeof(INT);                                                                 \
+    return (INT)((uint64_t)b < width ? a >> ((uint64_t)b & (width - 1u)) : 0);                               \
+  }                                                                                                          \
   static inline INT sesame_pow_##T(INT a, INT b) {                                                           \
     WIDE result = 1, base = (WIDE)a;                                                                         \
     for (; b > 0; b = (INT)(b >> 1), base *= base) result *= (b & 1) ? base : 1;                             \
