@@ -174,7 +174,7 @@ def _power_of_two(x: np.ndarray, saturate: bool, round_mode: str) -> np.ndarray:
     half = np.where(bits < 0x800000, np.uint32(0x3FFFFF), np.uint32(0x400000))
     increment = {"up": np.uint32(0x7FFFFF), "down": np.uint32(0), "nearest": half}[round_mode]
     code = np.minimum((bits + increment) >> np.uint32(23), np.uint32(254 if saturate else 255))
-    return np.where(bits >= 0x7F800000, np.uint32(255), code).astype(np.uint8)
+    return np.where(bits > 0x7F800000, np.uint32(255), code).astype(np.uint8)
 
 
 def _parsed(x: np.ndarray, to: DType) -> np.ndarray:

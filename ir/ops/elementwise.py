@@ -483,6 +483,7 @@ class Cast(Op):
         case(row("f32", 0.0, 1e-39, 1.0, 1.1, 1.5, 3.1, 3e38, inf, nan), to=t.f8e8m0),
         case(row("f32", 0.0, 1e-39, 1.0, 1.1, 1.5, 3.1, 3e38, inf, nan), to=t.f8e8m0, round_mode="down"),
         case(row("f32", 0.0, 1e-38, 1.0, 1.1, 1.5, 3.1, 3e38, inf), to=t.f8e8m0, round_mode="nearest", saturate=False),
+        case(row("f32", 3e38, inf, nan), to=t.f8e8m0, round_mode="nearest"),
     ]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -514,7 +515,7 @@ def _rounded_power(x: Expr, round_mode: str) -> Expr:
     if round_mode == "down":
         return below
     power = cast(cast(below, t.f8e8m0, saturate=False), t.f32)
-    nearest = select(x >= power * 1.5, x, power)
+    nearest = select(x < power * 1.5, power, x)
     return select(is_denormal, select(x > 2.0**-127, x, 0.0), nearest)
 
 
