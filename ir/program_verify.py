@@ -13,7 +13,7 @@ from ir.kernel import Kernel
 from ir.kernel_verify import kernel_problems
 from ir.program import Call, Program, ProgramBuffer, Step
 from ir.types import TensorType, bool_
-from ir.verify import shapes_agree
+from ir.verify import resolve, shapes_agree
 
 ALIGNMENT = 64
 """Bytes that the size of every slot is a multiple of."""
@@ -57,7 +57,7 @@ def _buffer_problems(program: Program) -> Iterator[str]:
                     yield f"weight {name} has no blob"
                 elif TensorType(blob.dtype, blob.shape) != buffer.type:
                     yield f"weight {name} is {buffer.type}, its blob {TensorType(blob.dtype, blob.shape)}"
-            case "arena":
+            case "arena" if program.slots or buffer.slot >= 0:  # before memory is planned there are no slots
                 if not 0 <= buffer.slot < len(program.slots):
                     yield f"{name} lies in slot {buffer.slot} of {len(program.slots)}"
                 elif buffer.offset < 0 or not _fits(program, buffer):
@@ -157,7 +157,7 @@ def _plan_problems(program: Program) -> Iterator[str]:
     lives = _lifetimes(program)
     by_slot: dict[int, list[ProgramBuffer]] = {}
     for buffer in program.buffers.values():
-        if buffer.place == "arena" and buffer.name in lives:
+        if buffer.place == "arena" and buffer.slot >= 0 and buffer.name in lives:
             by_slot.setdefault(buffer.slot, []).append(buffer)
     for buffers in by_slot.values():
         for a, b in combinations(buffers, 2):
@@ -226,6 +226,7 @@ def _share_bytes(program: Program, a: ProgramBuffer, b: ProgramBuffer) -> bool:
 
 def _exceeds(program: Program, size: Size, limit: Size) -> bool:
     """Whether `size` is greater than `limit` for some sizes of the program."""
+    size, limit = resolve(size, program.equal_dims), resolve(limit, program.equal_dims)
     with bounded(program.bounds):
         verdict = decide_le(size, limit)
     if verdict is not None:

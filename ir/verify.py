@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ir.dim_form import Name
-from ir.dims import Dim, Size, bounded, decide_eq, substitute, terms
+from ir.dims import Dim, Size, bounded, decide_eq, names, substitute, terms
 from ir.graph import Graph, Node, Value
 from ir.kernel import Kernel
 from ir.op import assumptions
@@ -90,29 +90,32 @@ def shapes_agree(a: Sequence[Size], b: Sequence[Size], bounds: Bounds, equal_dim
 
 def sizes_agree(a: Size, b: Size, bounds: Bounds, equal_dims: Pairs) -> bool:
     """Whether two sizes are equal wherever the bounds and equalities hold."""
-    if a == b:
+    if a == b or any(a - b in (left - right, right - left) for left, right in equal_dims):
         return True
-    pairs = list(equal_dims)
+    with bounded(bounds):
+        return decide_eq(resolve(a, equal_dims), resolve(b, equal_dims)) is True
+
+
+def resolve(size: Size, equal_dims: Pairs) -> Size:
+    """`size` with symbols replaced by what `equal_dims` says they are equal to, as far as it says so outright."""
+    pairs = list(equal_dims) if isinstance(size, Dim) else []
     while pairs:
-        left, right = pairs.pop(0)
-        if a - b in (left - right, right - left):
-            return True
-        name, other = _solved(left, right)
+        name, other = _solved(*pairs.pop(0))
         if name is not None:
             replaced: dict[str, Size] = {name: other}
-            a, b = substitute(a, replaced), substitute(b, replaced)
+            size = substitute(size, replaced)
             pairs = [(substitute(x, replaced), substitute(y, replaced)) for x, y in pairs]
-    with bounded(bounds):
-        return decide_eq(a, b) is True
+    return size
 
 
 def _solved(left: Size, right: Size) -> tuple[str | None, Size]:
     """The symbol that one side of an equation is, and the other side."""
     for one, other in ((left, right), (right, left)):
-        if isinstance(one, Dim) and len(found := terms(one)) == 1:
-            factor, monomial = found[0]
-            if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Name):
-                return monomial[0].name, other
+        if not isinstance(one, Dim) or len(found := terms(one)) != 1:
+            continue
+        factor, monomial = found[0]
+        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Name):
+            return (None if monomial[0].name in names(other) else monomial[0].name), other
     return None, 0
 
 
@@ -160,8 +163,8 @@ def _structure_problems(graph: Graph) -> Iterator[str]:
         count += 1
     if count != len(graph):
         yield f"the graph counts {len(graph)} nodes and has {count}"
-    names = Counter(value.name for value in _values(graph))
-    yield from (f"the name %{name} is given to {n} values" for name, n in names.items() if n > 1)
+    given = Counter(value.name for value in _values(graph))
+    yield from (f"the name %{name} is given to {n} values" for name, n in given.items() if n > 1)
     if len(graph.outputs) != len(graph.output_names):
         yield f"{len(graph.outputs)} outputs have {len(graph.output_names)} names"
     outer = Counter(graph.output_names)
@@ -217,5 +220,6 @@ def _show(node: Node) -> str:
 
 
 __all__ = [
-    "VerifyError", "shapes_agree", "sizes_agree", "types_agree", "verify_graph", "verify_kernel", "verify_program",
+    "VerifyError", "resolve", "shapes_agree", "sizes_agree", "types_agree", "verify_graph", "verify_kernel",
+    "verify_program",
 ]  # fmt: skip

@@ -85,7 +85,7 @@ class _Machine:
                 return np.ascontiguousarray(buffer.blob.array()).reshape(shape)
             case "view" if buffer.base is not None:
                 return _reinterpret(self.array(buffer.base), dtype.numpy, shape)
-            case "arena" if dtype is not string:
+            case "arena" if dtype is not string and buffer.slot >= 0:
                 start = self.starts[buffer.slot] + buffer.offset
                 length = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
                 if start + length > self.arena.size:

@@ -124,7 +124,8 @@ def fuse(graph: Graph) -> None:
             if len(group.members) > 1:
                 groups.append(group)
         for group in groups:
-            _replace(graph, group)
+            if group.root.graph is graph:  # a root that other groups copied may have no users left, and be gone
+                _replace(graph, group)
 
 
 def is_view(node: Node) -> bool:
@@ -176,7 +177,7 @@ def _absorb(graph: Graph, group: Group, producer: Node, shapes: dict[Node, Shape
     value = producer.outputs[0]
     if shape.kind == "opaque" or len(group.members) >= _MOST_NODES:
         return
-    is_shared = value in graph.outputs or any(user not in group.members for user in value.users)
+    is_shared = value in graph.outputs or any(user not in group.members or user in group.copied for user in value.users)
     if shape.kind == "pointwise":
         users = [user for user in value.users if user in group.members]
         if is_shared and not (producer.op.movement and _all_pointwise(value, shapes) and value not in graph.outputs):
