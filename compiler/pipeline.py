@@ -18,6 +18,7 @@ from ir.build import Builder
 from ir.graph import Graph
 from ir.kernel import Kernel
 from ir.program import Branch, Call, Program, Step
+from ir.rewrite import Listener, listening, rewrite
 from ir.rule import Rule
 
 Stage: TypeAlias = Literal["graph", "lower", "kernel", "program"]
@@ -30,6 +31,8 @@ ORDER: list[tuple[str, str, str]] = [
     ("fuse", "lower", "lowering makes one kernel of each node"),
     ("legalize", "lower", "a node is lowered by its element rule or kernel; composites have neither"),
     ("lower", "tile", "tiling rewrites kernels"),
+    ("reuse", "tile", "a tile may compute a row twice, which an update in place must not; tile sees which kernels are"),
+    ("reuse", "memory", "a result that takes the place of an operand needs no place of its own"),
     ("lower", "memory", "memory is planned for the buffers of a program"),
     ("tile", "memory", "tiling may add buffers for packed operands"),
 ]
@@ -104,15 +107,16 @@ def rule_pass(rule: type[Rule]) -> Pass:
     """The pass that applies one rule wherever it matches."""
 
     def run(graph: Graph) -> None:
-        from ir.rewrite import rewrite
-
         rewrite(graph, [rule])
 
     return Pass(rule.__name__, "graph", run, doc=inspect.getdoc(rule) or "")
 
 
 class Observer(Protocol):
-    """Watches a run of a pipeline. `unit` is the graph or program as it stands."""
+    """Watches a run of a pipeline. `unit` is the graph or program as it stands.
+
+    One that is a `Listener` of `ir.rewrite`, too, hears which rules are applied, and which nearly are.
+    """
 
     def start(self, unit: Unit) -> None: ...
     def before(self, step: Pass, unit: Unit) -> None: ...
@@ -172,18 +176,19 @@ class Pipeline:
         The model's own graph is not changed.
         """
         unit: Unit = (model if isinstance(model, Graph) else model.graph).clone()
-        for observer in watch:
-            observer.start(unit)
-        for step in self.passes:
+        with listening(observer for observer in watch if isinstance(observer, Listener)):
             for observer in watch:
-                observer.before(step, unit)
-            unit = run_pass(step, unit)
+                observer.start(unit)
+            for step in self.passes:
+                for observer in watch:
+                    observer.before(step, unit)
+                unit = run_pass(step, unit)
+                for observer in watch:
+                    observer.after(step, unit)
+            if isinstance(unit, Program):
+                unit.pipeline = str(self)
             for observer in watch:
-                observer.after(step, unit)
-        if isinstance(unit, Program):
-            unit.pipeline = str(self)
-        for observer in watch:
-            observer.finish(unit)
+                observer.finish(unit)
         return unit
 
     def __str__(self) -> str:

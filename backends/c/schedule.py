@@ -22,4 +22,4 @@ def pipeline(backend: CBackend) -> Pipeline:
     legalize = PASSES["legalize"].with_options(accepts=backend.accepts)
     graph = ["fold", "cse", "dce", legalize, "fold", "layout", "fold", "cse", "dce", "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), accumulators=_ACCUMULATORS[lanes(backend)])
-    return Pipeline([*graph, "lower", "simplify", tile, "reuse", "memory"])
+    return Pipeline([*graph, "lower", "simplify", "reuse", tile, "memory"])
