@@ -71,6 +71,8 @@ def Attention(
     start = None
     if nonpad_kv_seqlen is not None:
         start = b.cast(nonpad_kv_seqlen, to=t.i64) - b.dims(q.shape[2])
+    if attn_mask is not None and attn_mask.dtype not in (t.bool_, q.dtype):
+        attn_mask = b.cast(attn_mask, to=q.dtype)
     stage = STAGES[qk_matmul_output_mode] if b.is_output_used(3) else ""
     out = b.attention(
         q, k, v, padded_mask(b, attn_mask, k.shape[2]), start, nonpad_kv_seqlen,
