@@ -22,7 +22,7 @@ from ir.types import TensorType
 
 
 def settle(expr: Expr) -> Expr:
-    """`expr` with each quotient that the bounds of the loop variables fix replaced by it: i//16 is 0 for i < 16."""
+    """`expr` with quotients simplified by the bounds of the loop variables: (32*i + j)//64 is i//2 for j < 32."""
     if not isinstance(expr, Index):
         return expr
     total: Size = 0
@@ -39,7 +39,22 @@ def _quotient(atom: FloorDiv) -> Size:
         return 0
     whole = Dim(((1, (atom,)),))
     low = lower_bound(whole)
-    return whole if low is None or low != upper_bound(whole) else low
+    if low is not None and low == upper_bound(whole):
+        return low
+    return _without_remainder(atom.num, atom.den) if isinstance(atom.den, int) else whole
+
+
+def _without_remainder(num: Size, den: int) -> Size:
+    """num // den, without the terms that cannot carry: those that stay below a common divisor of den and the others."""
+    divisors = {math.gcd(int(c), den) for c, monomial in terms(num) if monomial}
+    for divisor in sorted(divisors - {1}, reverse=True):
+        rest: Size = 0
+        for c, monomial in terms(num):
+            if c % divisor:
+                rest = rest + (Dim(((c, monomial),)) if monomial else int(c))
+        if decide_le(0, rest) and decide_le(rest, divisor - 1):
+            return (num - rest) // divisor // (den // divisor)
+    return num // den
 
 
 def greater(a: Expr, b: Expr) -> Expr:

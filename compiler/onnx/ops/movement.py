@@ -34,7 +34,10 @@ def _clamped(b: Any, bound: Size, size: Size, low: Size, high: Size) -> Size:
     """A slice bound as ONNX reads it: from the end where negative, then brought between `low` and `high`."""
     if isinstance(bound, int) and abs(bound) >= _ENDLESS:
         return high if bound > 0 else low
-    return maximum(low, minimum(from_front(b, bound, size), high))
+    place = from_front(b, bound, size)
+    if place is bound:
+        return minimum(place, high)
+    return maximum(low, minimum(place, high)) if low == 0 else minimum(high, maximum(low, place))
 
 
 def _distance(end: Size, start: Size) -> Size:
@@ -54,7 +57,7 @@ def _range(b: Any, size: Size, start: Size, end: Size, step: int) -> tuple[Size,
     if step > 0:
         first, stop = _clamped(b, start, size, 0, size), _clamped(b, end, size, 0, size)
         return first, maximum(0, ceil_div(_distance(stop, first), step))
-    first, stop = _clamped(b, start, size, 0, size - 1), _clamped(b, end, size, -1, size - 1)
+    first, stop = _clamped(b, start, size, -1, size - 1), _clamped(b, end, size, -1, size - 1)
     return first, maximum(0, ceil_div(_distance(first, stop), -step))
 
 
@@ -71,7 +74,7 @@ def _slice(
             raise OpError(f"`steps` has {step}; it must be a number other than 0")
         first[a], shape[a] = _range(b, data.shape[a], start, end, step)
         by[a] = 1 if shape[a] == 1 else step
-    if tuple(shape) == data.shape and not any(first) and all(step == 1 for step in by):
+    if tuple(shape) == data.shape and all(start == 0 for start in first) and all(step == 1 for step in by):
         return data
     return b.slice(data, starts=tuple(first), shape=tuple(shape), steps=tuple(by))
 
