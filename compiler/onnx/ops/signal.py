@@ -1,0 +1,85 @@
+"""Signal processing of ai.onnx: Fourier transforms and mel filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compiler.onnx.load import element_type
+from compiler.onnx.registry import onnx_op
+from ir.dims import Size
+from ir.op import OpError
+from ir.ops.signal import mel_weights
+
+
+@onnx_op("DFT", since=20)
+def DFT(b: Any, x: Any, dft_length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0) -> Any:
+    along = -2 if axis is None else int(b.scalar(axis, "axis"))
+    return _dft(b, x, dft_length, along, bool(inverse), bool(onesided))
+
+
+@onnx_op("DFT", since=17)
+def DFT17(b: Any, x: Any, dft_length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Any:
+    return _dft(b, x, dft_length, axis, bool(inverse), bool(onesided))
+
+
+def _dft(b: Any, x: Any, dft_length: Any, axis: int, inverse: bool, onesided: bool) -> Any:
+    if not -x.rank <= axis < x.rank:
+        raise OpError(f"`axis` is {axis}; the input is {x.type}")
+    size = x.shape[axis]
+    length: Size = 2 * (size - 1) if inverse and onesided else size
+    if dft_length is not None:
+        length = b.sizes(dft_length, "dft_length")[0]
+    if not isinstance(length, int):
+        raise OpError(f"the length {length} of the transform must be known when compiling")
+    return b.dft(x, length=length, axis=axis % x.rank, inverse=inverse, onesided=onesided)
+
+
+@onnx_op("STFT", since=17)
+def STFT(
+    b: Any, signal: Any, frame_step: Any, window: Any = None, frame_length: Any = None, *, onesided: int = 1
+) -> Any:
+    if signal.rank not in (2, 3):
+        raise OpError(f"the signal is {signal.type}; it needs axes for batch, time and parts")
+    if signal.rank == 2:
+        signal = b.reshape(signal, shape=(*signal.shape, 1))
+    length: Size = signal.shape[1] if window is None else window.shape[0]
+    if frame_length is not None:
+        length = b.sizes(frame_length, "frame_length")[0]
+    step = b.sizes(frame_step, "frame_step")[0]
+    if not isinstance(length, int) or not isinstance(step, int):
+        raise OpError(f"frame length {length} and frame step {step} must be known when compiling")
+    frames = b.frame(signal, length=length, step=step)
+    if window is not None:
+        frames = frames * b.reshape(window, shape=(length, 1))
+    return b.dft(frames, length=length, axis=2, onesided=bool(onesided))
+
+
+@onnx_op("MelWeightMatrix", since=17)
+def MelWeightMatrix(
+    b: Any,
+    num_mel_bins: Any,
+    dft_length: Any,
+    sample_rate: Any,
+    lower_edge_hertz: Any,
+    upper_edge_hertz: Any,
+    *,
+    output_datatype: int = 1,
+) -> Any:
+    bins, length, rate = (
+        int(b.scalar(value, what))
+        for value, what in (
+            (num_mel_bins, "num_mel_bins"),
+            (dft_length, "dft_length"),
+            (sample_rate, "sample_rate"),
+        )
+    )
+    low = float(b.scalar(lower_edge_hertz, "lower_edge_hertz"))
+    high = float(b.scalar(upper_edge_hertz, "upper_edge_hertz"))
+    if bins < 1 or length < 1 or rate < 1 or not 0 <= low <= high <= rate / 2:
+        raise OpError(f"{bins} bins from {low} to {high} Hz of {length} samples at {rate} Hz make no filters")
+    return b.const(mel_weights(bins, length, rate, low, high), element_type(output_datatype))
+
+
+@onnx_op("Det", since=11)
+def Det(b: Any, x: Any) -> Any:
+    return b.determinant(x)
