@@ -1,0 +1,104 @@
+"""sesame ops, passes, targets: what there is, from the registries themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from compiler.commands.console import Console, command, table
+
+
+@command(formats=("text", "json", "md"))
+def ops(
+    console: Console,
+    domain: Annotated[
+        str | None, typer.Option("--domain", help="Only operators of this domain (ai.onnx, com.microsoft ...).")
+    ] = None,
+) -> None:
+    """ONNX operators that are imported, with the opset each importer starts at."""
+    from compiler.onnx.registry import all_ops
+
+    grouped: dict[tuple[str, str], list[Any]] = {}
+    for entry in all_ops():
+        if domain is None or (entry.domain or "ai.onnx") == domain:
+            grouped.setdefault((entry.domain or "ai.onnx", entry.name), []).append(entry)
+    record = [
+        {
+            "domain": key[0],
+            "name": key[1],
+            "since": [e.since for e in entries],
+            "inputs": list(entries[-1].inputs),
+            "attributes": list(entries[-1].attributes),
+        }
+        for key, entries in grouped.items()
+    ]
+    rows = [[r["domain"], r["name"], ", ".join(map(str, r["since"])), ", ".join(r["attributes"])] for r in record]
+    header = ["domain", "operator", "since opset", "attributes"]
+    console.result(lambda: _markdown(header, rows) if console.format == "md" else table(header, rows), record)
+
+
+@command()
+def passes(
+    console: Console,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="The passes that this target runs, in order.")
+    ] = None,
+) -> None:
+    """Passes that a pipeline can be made of."""
+    from compiler.backend import find_backend
+    from compiler.pipeline import PASSES, load_passes
+
+    load_passes()
+    chosen = find_backend(target).pipeline().passes if target else [PASSES[name] for name in sorted(PASSES)]
+    record = [{"name": p.name, "stage": p.stage, "does": p.doc.partition("\n")[0]} for p in chosen]
+    console.result(
+        lambda: table(["pass", "works on", "does"], [[r["name"], r["stage"], r["does"]] for r in record]), record
+    )
+
+
+@command()
+def targets(console: Console) -> None:
+    """Installed targets and their options."""
+    from compiler.backend import backends
+
+    record = [_target(name, point.load()) for name, point in backends().items()]
+    console.result(lambda: "\n".join(_target_text(r) for r in record), record)
+
+
+def _target(name: str, cls: type) -> dict[str, Any]:
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    description = getattr(cls, "description", "") or (cls.__doc__ or "").partition("\n")[0]
+    return {
+        "name": name,
+        "description": description,
+        "notes": _options_doc(cls) if fields else "",
+        "options": [{"name": f.name, "default": f.default} for f in fields],
+    }
+
+
+def _options_doc(cls: type) -> str:
+    return " ".join((cls.__doc__ or "").split())
+
+
+def _target_text(record: dict[str, Any]) -> str:
+    lines = [f"{record['name']}  {record['description']}"]
+    for option in record["options"]:
+        default = option["default"]
+        shown = str(default).lower() if isinstance(default, bool) else str(default) or "(none)"
+        lines.append(f"    {option['name']}={shown}")
+    if record["notes"]:
+        lines.append(f"    {record['notes']}")
+    return "\n".join(lines)
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for row in rows:
+        cells = [cell.replace("|", "\\|") for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+__all__ = ["ops", "passes", "targets"]
