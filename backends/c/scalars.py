@@ -72,9 +72,8 @@ def loaded(dtype: DType, element: str) -> Text:
 
 def stored(dtype: DType, value: Text) -> str:
     """The element in memory for a value of its type."""
-    if (
-        dtype == t.f8e8m0
-    ):  # a power of two already; only this encoder leaves the least one in its place
+    if dtype == t.f8e8m0:
+        # The value is a power of two already, and only this encoder leaves the least one in its place.
         return f"sesame_f32_to_f8e8m0_nearest({value.text})"
     return _encoded(dtype, value.text, False) if is_narrow_float(dtype) else value.text
 

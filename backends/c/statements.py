@@ -14,8 +14,8 @@ from backends.c.scalars import storage_type, stored, value_type
 from backends.c.sizes import plain_text
 from backends.c.vectors import Vectors
 from ir import types as t
-from ir.expr import Apply, Expr, Load, Var
-from ir.kernel import Assign, For, If, Let, Local, Stmt, Store, Variable, While
+from ir.expr import Apply, Expr, Load, Var, walk
+from ir.kernel import Assign, For, If, Let, Local, Stmt, Store, Variable, While, exprs_of, walk_stmts
 
 _UNROLL_AT_MOST = 64
 
@@ -28,6 +28,7 @@ class Statements:
         self.vectors = vectors
         self.out = out
         self.types: dict[str, t.DType] = {}
+        self._dead: set[str] = set()
 
     def block(self, body: tuple[Stmt, ...]) -> None:
         """Writes the statements of a block in order."""
@@ -40,6 +41,9 @@ class Statements:
             if isinstance(stmt, Local) and (tile := self.vectors.plan(stmt, body[i + 1 :])):
                 self.vectors.declare(stmt.name, tile, self.out)
                 own.append(stmt.name)
+                continue
+            if isinstance(stmt, (Let, Variable)) and not _is_read(stmt.name, body[i + 1 :]):
+                self._dead.add(stmt.name)
                 continue
             self.statement(stmt)
         self.values.places, self.vectors.tiles = places, tiles
@@ -82,6 +86,8 @@ class Statements:
         self.out.line(f"{qualifier}{value_type(value.dtype)} {self.values.identifiers.of(name)} = {text.text};")
 
     def _assign(self, stmt: Assign) -> None:
+        if stmt.name in self._dead:
+            return
         dtype = stmt.value.dtype
         name = self.values.spell(stmt.name)
         if stmt.function in ("add", "mul") and dtype in (t.f32, t.f64):
@@ -178,3 +184,10 @@ class Statements:
         name = self.values.identifiers.fresh(f"{stmt.var}_end")
         self.out.line(f"const int64_t {name} = {text.text};")
         return name
+
+
+def _is_read(name: str, block: tuple[Stmt, ...]) -> bool:
+    """Whether a statement of the block reads the scalar `name`."""
+    return any(
+        isinstance(expr, Var) and expr.name == name for stmt in walk_stmts(block) for expr in walk(*exprs_of(stmt))
+    )

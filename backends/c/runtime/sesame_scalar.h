@@ -10,6 +10,7 @@
 #include "sesame_math.h"
 
 #if defined(__clang__)
+#pragma clang diagnostic ignored "-Wbitwise-instead-of-logical" /* both sides are evaluated, which vector code needs */
 #define SESAME_UNROLL(n) _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define SESAME_PRAGMA(text) _Pragma(#text)
