@@ -61,7 +61,9 @@ class Pass:
     def __str__(self) -> str:
         if not self.options:
             return self.name
-        return f"{self.name}{{{','.join(f'{k}={_option_text(v)}' for k, v in self.options if _is_plain(v))}}}".replace("{}", "")
+        return f"{self.name}{{{','.join(f'{k}={_option_text(v)}' for k, v in self.options if _is_plain(v))}}}".replace(
+            "{}", ""
+        )
 
 
 PASSES: dict[str, Pass] = {}
@@ -75,7 +77,9 @@ def _register(name: str, stage: Stage, run: Callable[..., Any]) -> Pass:
 
 def graph_pass(function: Callable[..., Any]) -> Pass:
     """Decorator: `function(graph, b, *, options...)` is a pass on graphs; `b` builds at the graph's end."""
-    takes_builder = len([p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]) > 1
+    takes_builder = (
+        len([p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]) > 1
+    )
 
     def run(graph: Graph, **options: Any) -> None:
         if takes_builder:
@@ -139,11 +143,17 @@ class Pipeline:
         """The pipeline that a spec such as "canonicalize,fold{limit=16},dce" names. Raises UsageError."""
         load_passes()
         parts = re.findall(r"\s*([^,{}\s]+)\s*(?:\{([^}]*)\})?\s*(?:,|$)", spec)
-        if ",".join(n + (f"{{{o}}}" if o else "") for n, o in parts).replace(" ", "") != spec.replace(" ", "").rstrip(","):
-            raise UsageError("E0203", f"cannot read the pipeline spec '{spec}'", help="write it as: pass,pass{option=value},pass")
+        if ",".join(n + (f"{{{o}}}" if o else "") for n, o in parts).replace(" ", "") != spec.replace(" ", "").rstrip(
+            ","
+        ):
+            raise UsageError(
+                "E0203", f"cannot read the pipeline spec '{spec}'", help="write it as: pass,pass{option=value},pass"
+            )
         made = []
         for name, options in parts:
-            given = dict(item.split("=", 1) if "=" in item else (item, "true") for item in options.split(",") if item.strip())
+            given = dict(
+                item.split("=", 1) if "=" in item else (item, "true") for item in options.split(",") if item.strip()
+            )
             made.append(_as_pass(name).with_options(**{k.strip(): _option_value(v.strip()) for k, v in given.items()}))
         return Pipeline(made)
 

@@ -354,4 +354,17 @@ def match(pattern: Apply, node: Node, trace: Trace | None = None) -> Match | Non
             nodes[value.node] = None
         elif isinstance(term, Variable) and value is not None:
             values[term.name] = value
-    return Match(node, list(nodes)[::-1], values, attempt.attributes)
+    return Match(node, _producers_first(node, nodes), values, attempt.attributes)
+
+
+def _producers_first(root: Node, nodes: dict[Node, None]) -> list[Node]:
+    order: dict[Node, None] = {}
+    stack = [(root, False)]
+    while stack:
+        node, is_ready = stack.pop()
+        if is_ready:
+            order[node] = None
+        elif node not in order:
+            stack.append((node, True))
+            stack.extend((v.node, False) for v in reversed(node.inputs) if v is not None and v.node in nodes and v.node)
+    return list(order)

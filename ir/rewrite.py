@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class RewriteError(Exception):
     """Rules that do not come to an end, or that give what they must not."""
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Hears what rules do during `listening`. `wants_near_misses` makes the driver look for those of a rule."""
 

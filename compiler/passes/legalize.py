@@ -13,6 +13,7 @@ from ir.build import Builder
 from ir.graph import Graph, Node
 from ir.op import OpError
 from ir.rewrite import for_each_graph
+from ir.verify import types_agree
 
 
 def is_primitive(node: Node) -> bool | str:
@@ -65,9 +66,11 @@ def expand(graph: Graph, node: Node) -> list[Node]:
     with Builder(graph, node, node.sources) as b:
         made = node.op.expand(b, *node.inputs)
     results = made if isinstance(made, tuple) else (made,)
-    old_types, new_types = [v.type for v in node.outputs], [v.type for v in results]
-    if old_types != new_types:
-        raise OpError(f"{node.op.name} expands to {new_types}, its type rule says {old_types}")
+    if len(results) != len(node.outputs) or not all(
+        types_agree(graph, old.type, new.type) for old, new in zip(node.outputs, results)
+    ):
+        wanted, found = [str(v.type) for v in node.outputs], [str(v.type) for v in results]
+        raise OpError(f"{node.op.name} expands to {', '.join(found)}; its type rule says {', '.join(wanted)}")
     new_nodes = [before.next if before is not None else next(graph.nodes())]
     while new_nodes[-1] is not node:
         assert new_nodes[-1] is not None
@@ -78,6 +81,7 @@ def expand(graph: Graph, node: Node) -> list[Node]:
         name = old.name
         graph.replace(old, new)
         if new.node in inside:
+            new.type = old.type  # the same sizes, in the words of the users
             graph.rename(new, name)
     if node.graph is graph:
         graph.remove(node)

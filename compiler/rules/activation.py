@@ -181,7 +181,7 @@ class Softmax(Rule):
         return e / b.reduce_sum(e, axes=axes)
 
     def check(m):
-        return bool(m["axes"]) or "it is a sum over all axes"
+        return bool(m["axes"]) or "nothing is summed"
 
     def replace(b, x, m):
         return b.softmax(x, axes=m["axes"])

@@ -20,14 +20,37 @@ _NORMS = [case("f32[2,3,8]", _EPS, axes=(2,)), case("f32[2,3,8]", _EPS, axes=(-2
 def _may_be_norm(m):
     """Whether the statistics are taken over the last axes, with a known epsilon."""
     rank = m["x"].rank
-    axes = normal_axes(m["axes"], rank, "norm") if m["axes"] else tuple(range(rank))
-    if axes != tuple(range(rank - len(axes), rank)):
+    axes = normal_axes(m["axes"], rank, "norm")
+    if not axes or axes != tuple(range(rank - len(axes), rank)):
         return f"the mean is over axes {axes}, not over the last ones of {m['x'].type}"
     return number(m["eps"]) is not None or f"%{m['eps'].name} is not a known number"
 
 
 def _axis(m):
-    return -(len(m["axes"]) or m["x"].rank)
+    return -len(m["axes"])
+
+
+class LayerNorm(Rule):
+    """d / sqrt(mean(d * d) + eps), d = x - mean(x)  =>  layer_norm(x)"""
+
+    # It stands before RmsNorm, which would find rms_norm(d) in it.
+    examples = _NORMS
+
+    def find(b, x, eps):
+        axes = b.any_attr("axes")
+
+        def deviation():
+            return x - b.reduce_mean(x, axes=axes)
+
+        squares = [deviation() * deviation(), b.pow(deviation(), 2.0)]
+        roots = [b.sqrt(b.reduce_mean(square, axes=axes) + eps) for square in squares]
+        d = deviation()
+        return [y for root in roots for y in (d / root, d * b.reciprocal(root), d * (1 / root))]
+
+    check = _may_be_norm
+
+    def replace(b, x, eps, m):
+        return b.layer_norm(x, axis=_axis(m), epsilon=number(eps))
 
 
 class RmsNorm(Rule):
@@ -61,28 +84,6 @@ class RmsNormByMultiplication(Rule):
 
     def replace(b, x, scale, m):
         return b.rms_norm(x, scale, axis=m["axis"], epsilon=m["epsilon"])
-
-
-class LayerNorm(Rule):
-    """d / sqrt(mean(d * d) + eps), d = x - mean(x)  =>  layer_norm(x)"""
-
-    examples = _NORMS
-
-    def find(b, x, eps):
-        axes = b.any_attr("axes")
-
-        def deviation():
-            return x - b.reduce_mean(x, axes=axes)
-
-        squares = [deviation() * deviation(), b.pow(deviation(), 2.0)]
-        roots = [b.sqrt(b.reduce_mean(square, axes=axes) + eps) for square in squares]
-        d = deviation()
-        return [y for root in roots for y in (d / root, d * b.reciprocal(root), d * (1 / root))]
-
-    check = _may_be_norm
-
-    def replace(b, x, eps, m):
-        return b.layer_norm(x, axis=_axis(m), epsilon=number(eps))
 
 
 class LayerNormScale(Rule):
