@@ -41,7 +41,9 @@ class Artifact:
         """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it first where the target needs that."""
         from compiler.backend import find_backend
 
-        return find_backend(self.target, **{**self.manifest.get("options", {}), **options}).load(self.folder, self.manifest)
+        return find_backend(self.target, **{**self.manifest.get("options", {}), **options}).load(
+            self.folder, self.manifest
+        )
 
     def __repr__(self) -> str:
         return f"Artifact({str(self.folder)!r})"

@@ -75,10 +75,14 @@ def compile(
     """
     backend: Backend = find_backend(target, **options, **({"threads": threads} if threads != 1 else {}))
     imported = model if isinstance(model, Model) else load(model, dims)
-    steps = backend.pipeline() if pipeline is None else Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
+    steps = (
+        backend.pipeline() if pipeline is None else Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
+    )
     program = steps.run(imported, watch)
     if out is None:
-        return backend.emit(program, tempfile.mkdtemp(prefix=f"sesame-{imported.name}-"[:40].replace(os.sep, "_")), imported)
+        return backend.emit(
+            program, tempfile.mkdtemp(prefix=f"sesame-{imported.name}-"[:40].replace(os.sep, "_")), imported
+        )
     with fresh_folder(Path(out), force) as folder:
         backend.emit(program, folder, imported)
     return Artifact(out)
@@ -92,7 +96,9 @@ def fresh_folder(out: Path, force: bool) -> Iterator[Path]:
     """
     if out.exists():
         if not out.is_dir() or (any(out.iterdir()) and not (out / "manifest.json").exists()):
-            raise UsageError("E0207", "the output exists and is not an artifact", file=str(out), help="choose another folder with -o")
+            raise UsageError(
+                "E0207", "the output exists and is not an artifact", file=str(out), help="choose another folder with -o"
+            )
         if not force and any(out.iterdir()):
             raise UsageError("E0207", "the output exists", file=str(out), help="overwrite it with --force")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,9 @@ class FunctionLibrary:
     def find(self, domain: str, name: str, overload: str) -> onnx.FunctionProto | None:
         return self._functions.get((domain, name, overload))
 
-    def instantiate(self, function: onnx.FunctionProto, call: onnx.NodeProto, omitted: set[str]) -> list[onnx.NodeProto]:
+    def instantiate(
+        self, function: onnx.FunctionProto, call: onnx.NodeProto, omitted: set[str]
+    ) -> list[onnx.NodeProto]:
         """The body of `function` with attribute references replaced by the call's attributes (or the defaults), and
         inputs that the call omits left empty."""
         given = {a.name: a for a in function.attribute_proto}
@@ -84,7 +86,9 @@ def body_of_schema(node: onnx.NodeProto, opset: int, types: Sequence[Type | None
         return function
     if not schema.has_context_dependent_function or any(t is None for t in types):
         return None
-    raw = schema.get_context_dependent_function(node.SerializeToString(), [type_proto(t).SerializeToString() for t in types if t])
+    raw = schema.get_context_dependent_function(
+        node.SerializeToString(), [type_proto(t).SerializeToString() for t in types if t]
+    )
     if not raw:
         return None
     function = onnx.FunctionProto.FromString(raw)

@@ -53,7 +53,9 @@ class OnnxBuilder(Builder):
 class Scope:
     """The names of one ONNX graph: values made so far, and initializers not yet used."""
 
-    def __init__(self, importer: Importer, graph: Graph, outer: Scope | None, path: str, opsets: Mapping[str, int]) -> None:
+    def __init__(
+        self, importer: Importer, graph: Graph, outer: Scope | None, path: str, opsets: Mapping[str, int]
+    ) -> None:
         self.importer = importer
         self.graph = graph
         self.outer = outer
@@ -64,7 +66,9 @@ class Scope:
         self.captured: dict[str, Value] | None = None
         self.depth = 0 if outer is None else outer.depth + 1
 
-    def close(self, proto: onnx.GraphProto, types: Sequence[Type], name: str, ref: NodeRef) -> tuple[Graph, list[Value]]:
+    def close(
+        self, proto: onnx.GraphProto, types: Sequence[Type], name: str, ref: NodeRef
+    ) -> tuple[Graph, list[Value]]:
         """See `OnnxBuilder.subgraph`."""
         graph = Graph(name)
         graph.bounds = self.graph.bounds
@@ -78,7 +82,9 @@ class Scope:
 
     def inline(self, proto: onnx.GraphProto, arguments: Sequence[Value], ref: NodeRef) -> list[Value]:
         """See `OnnxBuilder.inline`."""
-        inner = Scope(self.importer, self.graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets)
+        inner = Scope(
+            self.importer, self.graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets
+        )
         for declared, value in zip(proto.input, arguments):
             inner.values[declared.name] = value
         return inner.run(proto)
@@ -387,4 +393,13 @@ def _content_of(value: Value) -> Any:
 
 def _with_types(ref: NodeRef, node: onnx.NodeProto, inputs: Sequence[Value | None]) -> NodeRef:
     described = tuple(f"'{n}' {v.type}" for n, v in zip(node.input, inputs) if v is not None)
-    return NodeRef(ref.name, ref.op, ref.domain, ref.opset, ref.index, ref.path, described, tuple(f"'{n}'" for n in node.output if n))
+    return NodeRef(
+        ref.name,
+        ref.op,
+        ref.domain,
+        ref.opset,
+        ref.index,
+        ref.path,
+        described,
+        tuple(f"'{n}'" for n in node.output if n),
+    )

@@ -42,7 +42,12 @@ def input_types(
     Raises ModelError for an input without a usable type, UsageError for a dim in `dims` that the model does not have.
     """
     declared = [i for i in graph.input if i.name not in initializers]
-    plain = {d.dim_param for i in declared for d in i.type.tensor_type.shape.dim if d.HasField("dim_param") and _is_name(d.dim_param)}
+    plain = {
+        d.dim_param
+        for i in declared
+        for d in i.type.tensor_type.shape.dim
+        if d.HasField("dim_param") and _is_name(d.dim_param)
+    }
     seen: set[str] = set()
     types: dict[str, Type] = {}
     for item in declared:
@@ -70,7 +75,9 @@ def _type(name: str, proto: onnx.TypeProto, plain: set[str], dims: DimSpec, seen
     if kind == "optional_type":
         return OptionalType(_type(name, proto.optional_type.elem_type, plain, dims, seen, file))
     if kind == "map_type":
-        return MapType(element_type(proto.map_type.key_type), _type(name, proto.map_type.value_type, plain, dims, seen, file))
+        return MapType(
+            element_type(proto.map_type.key_type), _type(name, proto.map_type.value_type, plain, dims, seen, file)
+        )
     if kind != "tensor_type":
         raise ModelError("E0302", f"input '{name}' has no type this compiler reads ({kind})", file=file)
     tensor = proto.tensor_type
@@ -84,7 +91,9 @@ def _type(name: str, proto: onnx.TypeProto, plain: set[str], dims: DimSpec, seen
     return TensorType(element_type(tensor.elem_type), shape)
 
 
-def _size(name: str, axis: int, dim: onnx.TensorShapeProto.Dimension, plain: set[str], dims: DimSpec, seen: set[str]) -> Size:
+def _size(
+    name: str, axis: int, dim: onnx.TensorShapeProto.Dimension, plain: set[str], dims: DimSpec, seen: set[str]
+) -> Size:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     text = dim.dim_param.strip() if dim.HasField("dim_param") else ""

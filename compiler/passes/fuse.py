@@ -24,7 +24,22 @@ Kind = Literal["pointwise", "reduction", "contraction", "opaque"]
 _MOST_NODES = 64
 _MOST_OPERANDS = 12
 _CHEAP = 6
-_TRANSCENDENTAL = {"exp", "log", "erf", "tanh", "sigmoid", "pow", "sin", "cos", "sqrt", "div", "log1p", "expm1", "mod", "floordiv"}
+_TRANSCENDENTAL = {
+    "exp",
+    "log",
+    "erf",
+    "tanh",
+    "sigmoid",
+    "pow",
+    "sin",
+    "cos",
+    "sqrt",
+    "div",
+    "log1p",
+    "expm1",
+    "mod",
+    "floordiv",
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,9 @@ def shape_of(node: Node) -> Shape:
     expr, reads = probe(node)
     reduces = [e for e in walk(expr) if isinstance(e, Reduce)]
     if not reduces:
-        cost = sum(8 if e.function in _TRANSCENDENTAL else 1 for e in walk(expr) if isinstance(e, Apply) and e.dtype != t.i64)
+        cost = sum(
+            8 if e.function in _TRANSCENDENTAL else 1 for e in walk(expr) if isinstance(e, Apply) and e.dtype != t.i64
+        )
         return Shape("pointwise", 0 if node.op.movement else cost)
     if len(reduces) > 1:
         return Shape("opaque", 0)
@@ -168,7 +185,12 @@ def _absorb_literals(node: Node, group: Group) -> None:
 
 
 def _is_literal(value: Value) -> bool:
-    return value.blob is not None and value.content is not None and value.content.size == 1 and value.dtype.kind != "string"
+    return (
+        value.blob is not None
+        and value.content is not None
+        and value.content.size == 1
+        and value.dtype.kind != "string"
+    )
 
 
 def _absorb(graph: Graph, group: Group, producer: Node, shapes: dict[Node, Shape]) -> None:
@@ -230,7 +252,9 @@ def _used_in_place(group: Group, value: Value) -> bool:
         return Tensor(type_, load)
 
     body, operands = _body(group)
-    inner = next(n for n in body.nodes() if n.op is group.core.op and n.output.name == value.name) if group.core else None
+    inner = (
+        next(n for n in body.nodes() if n.op is group.core.op and n.output.name == value.name) if group.core else None
+    )
     if inner is None:
         return False
     from ir.ops.fused import _tensor_of
@@ -272,7 +296,9 @@ def _body(group: Group) -> tuple[Graph, list[Value]]:
                 mapped[value] = body.add_input(value.name, value.type)
     for node in order:
         inputs = [None if v is None else mapped[v] for v in node.inputs]
-        new = body.insert(node.op, inputs, [v.type for v in node.outputs], names=[v.name for v in node.outputs], sources=node.sources)
+        new = body.insert(
+            node.op, inputs, [v.type for v in node.outputs], names=[v.name for v in node.outputs], sources=node.sources
+        )
         for old, made in zip(node.outputs, new.outputs):
             mapped[old] = made
             made._content = old._content
@@ -304,7 +330,9 @@ def _replace(graph: Graph, group: Group) -> None:
     body, operands = _body(group)
     body.bounds = graph.bounds
     fused: Op = OPS["fused"](body=body)  # type: ignore[call-arg]
-    sources = tuple(dict.fromkeys(name for node in _in_order(group) if node not in group.copied for name in node.sources))
+    sources = tuple(
+        dict.fromkeys(name for node in _in_order(group) if node not in group.copied for name in node.sources)
+    )
     root = group.root
     old = root.output
     name = old.name

@@ -144,7 +144,9 @@ class _Lowering:
 
 def kernel_of(node: Node) -> tuple[Kernel, list[Value]]:
     """The unscheduled kernel of a node, and the values for its input parameters, in order."""
-    names_ = Names(sorted({n for v in (*node.inputs, *node.outputs) if v is not None for s in v.shape for n in names(s)}))
+    names_ = Names(
+        sorted({n for v in (*node.inputs, *node.outputs) if v is not None for s in v.shape for n in names(s)})
+    )
     operands: dict[Value, str] = {}
     hints = _hints(node)
     tensors: list[Tensor | None] = []
@@ -155,7 +157,10 @@ def kernel_of(node: Node) -> tuple[Kernel, list[Value]]:
         if value not in operands:
             operands[value] = names_.fresh(hint)
         tensors.append(buffer_tensor(operands[value], value.tensor))
-    outs = [names_.fresh(hint) for hint in (["y"] if len(node.outputs) == 1 else [f"y{i}" for i in range(len(node.outputs))])]
+    outs = [
+        names_.fresh(hint)
+        for hint in (["y"] if len(node.outputs) == 1 else [f"y{i}" for i in range(len(node.outputs))])
+    ]
     outputs = tuple(Output(name, v.tensor) for name, v in zip(outs, node.outputs))
     k = KernelBuilder(names_)
     with naming(names_):
@@ -223,7 +228,9 @@ def _element_loops(k: KernelBuilder, node: Node, out: Output, tensors: list[Tens
         name = k.names.fresh(hint)
         variables.append((name, size))
         index.append(loop_var(name))
-    ranges = {name: (0, None if (top := upper_bound(size)) is None else max(0, int(top) - 1)) for name, size in variables}
+    ranges = {
+        name: (0, None if (top := upper_bound(size)) is None else max(0, int(top) - 1)) for name, size in variables
+    }
     with bounded(ranges):
         value = node.op.element(tuple(index), *tensors)
         stmts, value = bind_reductions(value, k.names)

@@ -76,7 +76,12 @@ def in_place(kernel: Kernel, operand: str) -> Kernel | None:
     for stmt in walk_stmts(kernel.body):
         for expr in walk(*exprs_of(stmt)):
             if isinstance(expr, Load) and expr.buffer in (operand, result):
-                if stmt is not stores[0] or expr.buffer == result or expr.index != stores[0].index or expr.outside is not None:
+                if (
+                    stmt is not stores[0]
+                    or expr.buffer == result
+                    or expr.index != stores[0].index
+                    or expr.outside is not None
+                ):
                     return None
 
     def moved(expr: Expr) -> Expr | None:

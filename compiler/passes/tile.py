@@ -60,7 +60,9 @@ def tile(program: Program, *, lanes: int = 8, accumulators: int = 12) -> None:
 
         def visit(step: Step) -> Step:
             if isinstance(step, Branch):
-                return Branch(step.condition, tuple(map(visit, step.then)), tuple(map(visit, step.orelse)), step.sources)
+                return Branch(
+                    step.condition, tuple(map(visit, step.then)), tuple(map(visit, step.orelse)), step.sources
+                )
             kernel, panel = made[step.kernel.name]
             if panel is None:
                 return replace(step, kernel=kernel)
@@ -122,7 +124,9 @@ def _branches(steps: list[Step] | tuple[Step, ...]) -> list[Branch]:
     return found
 
 
-def tile_kernel(kernel: Kernel, lanes: int, accumulators: int, packable: set[str]) -> tuple[Kernel, tuple[str, int] | None]:
+def tile_kernel(
+    kernel: Kernel, lanes: int, accumulators: int, packable: set[str]
+) -> tuple[Kernel, tuple[str, int] | None]:
     """The tiled kernel and what to pack (parameter, columns of a panel); the kernel itself where nothing applies."""
     nest = find_nest(kernel, packable)
     if nest is None:
@@ -143,7 +147,9 @@ def tile_kernel(kernel: Kernel, lanes: int, accumulators: int, packable: set[str
     return tiled, (nest.weight, shape.columns) if nest.weight else None
 
 
-def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, accumulators: int) -> Kernel:
+def _tile_unknown_columns(
+    kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, accumulators: int
+) -> Kernel:
     """Tiles for enough columns, chosen when called; below one vector of columns the kernel runs as it is."""
     result = kernel
     for vectors in (1, 4):
@@ -185,7 +191,12 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
     while len(loops[-1].body) == 1 and isinstance(loops[-1].body[0], For):
         loops.append(loops[-1].body[0])
     body = loops[-1].body
-    if len(body) < 3 or not isinstance(body[0], Variable) or not isinstance(body[1], For) or body[0].init.dtype != t.f32:
+    if (
+        len(body) < 3
+        or not isinstance(body[0], Variable)
+        or not isinstance(body[1], For)
+        or body[0].init.dtype != t.f32
+    ):
         return None
     update = _only_update(body[1])
     stores = [s for s in body[2:] if isinstance(s, Store)]
@@ -197,7 +208,9 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
     if not _is_contiguous(stores[0].index, columns):
         return None
     loads = [e for e in walk(update.value) if isinstance(e, Load)]
-    if not loads or not all(e.dtype == t.f32 for e in walk(update.value) if not isinstance(e, Index) and e.dtype != t.bool_):
+    if not loads or not all(
+        e.dtype == t.f32 for e in walk(update.value) if not isinstance(e, Index) and e.dtype != t.bool_
+    ):
         return None
     if any(e.outside is not None and (_uses(e.index, columns) and not _is_contiguous(e.index, columns)) for e in loads):
         return None
@@ -263,7 +276,9 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         extent = extents[nest.rows]
         assert not isinstance(extent, Expr)
         block, row = taken.fresh(f"{nest.rows}_block"), taken.fresh(f"{nest.rows}_row")
-        how = "exact" if extent % shape.rows == 0 else "overlap" if isinstance(extent, int) and not is_update else "peel"
+        how = (
+            "exact" if extent % shape.rows == 0 else "overlap" if isinstance(extent, int) and not is_update else "peel"
+        )
         made = split(made, nest.rows, shape.rows, block, row, how)
         inner = [row, lane]
         if how == "peel":
@@ -295,7 +310,11 @@ def _clip_stores(kernel: Kernel, inner: str, outer: str, factor: int, extent: Si
     outs = {b.name for b in kernel.params if b.role in ("out", "inout")}
 
     def stmt(s: Stmt) -> Stmt:
-        if isinstance(s, For) and s.var.startswith(inner) and any(isinstance(x, Store) and x.buffer in outs for x in walk_stmts(s.body)):
+        if (
+            isinstance(s, For)
+            and s.var.startswith(inner)
+            and any(isinstance(x, Store) and x.buffer in outs for x in walk_stmts(s.body))
+        ):
             return replace(s, extent=limit)
         return s
 

@@ -45,7 +45,8 @@ def GroupQueryAttention(
     seqlens_k: Any = None, total_sequence_length: Any = None, cos_cache: Any = None, sin_cache: Any = None,
     position_ids: Any = None, attention_bias: Any = None, head_sink: Any = None, k_scale: Any = None,
     v_scale: Any = None, *, num_heads: int, kv_num_heads: int, do_rotary: int = 0, local_window_size: int = -1,
-    qk_output: int = 0, rotary_interleaved: int = 0, scale: float = 0.0, smooth_softmax: int = 0, softcap: float = 0.0, k_quant_type: str = "NONE",
+    qk_output: int = 0, rotary_interleaved: int = 0, scale: float = 0.0, smooth_softmax: int = 0,
+    softcap: float = 0.0, k_quant_type: str = "NONE",
     v_quant_type: str = "NONE", kv_cache_bit_width: int = 0,
 ) -> Any:  # fmt: skip
     if k_scale is not None or v_scale is not None or k_quant_type != "NONE" or v_quant_type != "NONE":
