@@ -181,28 +181,36 @@ class LstmScan(Scan):
         self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor, r: Tensor, p=None, lens=None, h0=None, c0=None
     ) -> None:
         y, y_h, y_c, gates = outs
-        hidden, width = int(r.shape[1]), int(r.shape[2])  # type: ignore[arg-type]
+        width = int(r.shape[2])  # type: ignore[arg-type]
 
         def step(direction: int, d: Expr, n: Expr, at: Expr) -> None:
             with k.loop(j=width) as j:
                 k.store(gates, (d, n, j), xw.at(at, n, d * width + j))
             self.accumulate(k, gates, (d, n), lambda u: y_h.at(d, n, u), r, 0, width)
-            with k.loop(j=hidden) as j:
-                held = k.let("c", y_c.at(d, n, j))
-                gi, go, gf, gc = (k.let(w, gates.at(d, n, j + q * hidden)) for q, w in enumerate("iofg"))
-                if p is not None:
-                    gi, gf = gi + p.at(d, j) * held, gf + p.at(d, j + 2 * hidden) * held
-                i = k.let("input", self.act(direction, 0, gi))
-                f = 1 - i if self.input_forget else self.act(direction, 0, gf)
-                cell = k.let("cell", f * held + i * self.act(direction, 1, gc))
-                if p is not None:
-                    go = go + p.at(d, j + hidden) * cell
-                out = k.let("h", self.act(direction, 0, go) * self.act(direction, 2, cell, clipped=False))
-                k.store(y_c, (d, n, j), cell)
-                k.store(y_h, (d, n, j), out)
-                k.store(y, (at, d, n, j), out)
+            self.update(k, outs, p, direction, d, n, at)
 
         self.over_time(k, y, gates, [(y_h, h0), (y_c, c0)], lens, step)
+
+    def update(
+        self, k: KernelBuilder, outs: tuple[Output, ...], p: Tensor | None, direction: int, d: Expr, n: Expr, at: Expr
+    ) -> None:
+        """Writes the new state of a sequence and y[at] from its gates."""
+        y, y_h, y_c, gates = outs[:4]
+        hidden = y.shape[3]
+        with k.loop(j=hidden) as j:
+            held = k.let("c", y_c.at(d, n, j))
+            gi, go, gf, gc = (k.let(w, gates.at(d, n, j + q * hidden)) for q, w in enumerate("iofg"))
+            if p is not None:
+                gi, gf = gi + p.at(d, j) * held, gf + p.at(d, j + 2 * hidden) * held
+            i = k.let("input", self.act(direction, 0, gi))
+            f = 1 - i if self.input_forget else self.act(direction, 0, gf)
+            cell = k.let("cell", f * held + i * self.act(direction, 1, gc))
+            if p is not None:
+                go = go + p.at(d, j + hidden) * cell
+            out = k.let("h", self.act(direction, 0, go) * self.act(direction, 2, cell, clipped=False))
+            k.store(y_c, (d, n, j), cell)
+            k.store(y_h, (d, n, j), out)
+            k.store(y, (at, d, n, j), out)
 
 
 @op

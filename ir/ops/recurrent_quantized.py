@@ -1,0 +1,136 @@
+"""The time loop of an LSTM whose recurrence weights are integers, and whose state is quantised anew at every step.
+
+The state of a direction, all sequences together, is quantised to u8 as `dynamic_quantize` does; products are exact in
+i32.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+
+from ir import types as t
+from ir.element import KernelBuilder, Output, Tensor, apply, cast, select
+from ir.expr import Expr, Index
+from ir.op import case, op, require
+from ir.ops.quantized import DynamicQuantize, clamped
+from ir.ops.recurrent_scan import LstmScan, Scan
+from ir.types import TensorType
+
+_LSTM = ("sigmoid", "tanh", "tanh")
+
+
+@op
+class QuantizedLstmScan(Scan):
+    """`lstm_scan` with integer weights r[d, k, 4h], their scales and zero points [d, 1] or [d, 4h].
+
+    Outputs y, y_h, y_c, and two rows per sequence to work in (f32 and i32), zeros at the end.
+    """
+
+    input_forget: bool = False
+    gates = 4
+    per_direction = 3
+    examples = [
+        case("f32[3,2,16]", "i8[1,4,16]", np.full((1, 1), 0.05, np.float32), None, activations=_LSTM),
+        case("f32[3,2,24]", "u8[2,3,12]", np.full((2, 12), 0.02, np.float32), np.full((2, 12), 4, np.uint8),
+             "f32[2,9]", np.array([3, 1], np.int32), "f32[2,2,3]", "f32[2,2,3]", direction="bidirectional",
+             activations=_LSTM * 2),
+    ]  # fmt: skip
+
+    def infer(self, xw: TensorType, r: TensorType, scale: TensorType, zero: TensorType | None = None,
+              p: TensorType | None = None, lens: TensorType | None = None, h0: TensorType | None = None,
+              c0: TensorType | None = None) -> tuple[TensorType, ...]:  # fmt: skip
+        require(r.dtype in (t.i8, t.u8) and xw.dtype == t.f32, lambda: f"{self.name} does not take {xw}, {r}")
+        y, state, gates = self.state_type(xw, r)
+        return y, state, state, gates, gates.with_dtype(t.i32)
+
+    def plain(self) -> LstmScan:
+        return LstmScan(self.direction, self.activations, self.alpha, self.beta, self.clip, self.input_forget)
+
+    def reference(self, xw, r, scale, zero=None, p=None, lens=None, h0=None, c0=None):
+        time, batch, _ = xw.shape
+        count, hidden, width = r.shape
+        y = np.zeros((time, count, batch, hidden), np.float32)
+        h = self.initial(h0, lens, (count, batch, hidden), xw.dtype)
+        c = self.initial(c0, lens, (count, batch, hidden), xw.dtype)
+        levels = r.astype(np.int32) - (0 if zero is None else zero.astype(np.int32)[:, None])
+        rows = np.arange(batch)
+        for d in range(count):
+            pi, po, pf = np.split(np.zeros(3 * hidden, xw.dtype) if p is None else p[d], 3)
+            for at, active in self.steps(d, lens, time, batch):
+                q, state_scale, state_zero = DynamicQuantize().reference(h[d])
+                total = (q.astype(np.int32) - state_zero.astype(np.int32)) @ levels[d]
+                g = xw[at, rows, d * width : (d + 1) * width] + total.astype(np.float32) * (state_scale * scale[d])
+                gi, go, gf, gc = np.split(g, 4, axis=1)
+                i = self.activate(d, 0, gi + pi * c[d])
+                f = 1 - i if self.input_forget else self.activate(d, 0, gf + pf * c[d])
+                cell = f * c[d] + i * self.activate(d, 1, gc)
+                out = self.activate(d, 0, go + po * cell) * self.activate(d, 2, cell, clipped=False)
+                c[d], h[d] = np.where(active[:, None], cell, c[d]), np.where(active[:, None], out, h[d])
+                y[at[active], d, rows[active]] = out[active]
+        work = np.zeros((count, batch, width), np.float32)
+        return y, h, c, work, work.astype(np.int32)
+
+    def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor, r: Tensor, scale: Tensor, zero=None,
+               p=None, lens=None, h0=None, c0=None) -> None:  # fmt: skip
+        y, y_h, y_c, gates, sums = outs
+        time, batch, hidden, width = y.shape[0], y.shape[2], y.shape[3], int(r.shape[2])  # type: ignore[arg-type]
+        for position, backward in enumerate(self.reversed):
+            d = Index(t.i64, position)
+            with k.loop(n=batch, j=hidden) as (n, j):
+                for state, first in ((y_h, h0), (y_c, c0)):
+                    given = Index(t.i64, 0) if first is None else first.at(d, n, j)
+                    if first is not None and lens is not None:
+                        given = select(lens.at(n) > 0, given, 0)
+                    k.store(state, (d, n, j), given if first is not None else 0)
+            if lens is not None:
+                with k.loop(t=time, n=batch, j=hidden) as (at, n, j):
+                    k.store(y, (at, d, n, j), 0)
+            with k.loop(t=time) as step:
+                levels = self._levels(k, y_h, d)
+                with k.loop(n=batch) as n:
+                    length = Index(t.i64, time) if lens is None else cast(lens.at(n), t.i64)
+                    length = length if lens is None else k.let("length", apply("min", length, Index(t.i64, time)))
+                    at = k.let("at", length - 1 - step) if backward else step
+                    with nullcontext() if lens is None else k.when(step < length):
+                        self._gates(k, outs, xw, r, scale, zero, levels, (d, n, at), width)
+                        self.plain().update(k, outs, p, position, d, n, at)
+            with k.loop(n=batch, j=width) as (n, j):
+                k.store(gates, (d, n, j), 0)
+                k.store(sums, (d, n, j), 0)
+
+    def _levels(self, k: KernelBuilder, y_h: Output, d: Expr) -> tuple[Expr, Expr]:
+        """The scale and zero point that fit the state of direction `d`."""
+        low, high = k.variable("low", 0, t.f32), k.variable("high", 0, t.f32)
+        with k.loop(n=y_h.shape[1], j=y_h.shape[2]) as (n, j):
+            k.assign(low, y_h.at(d, n, j), "min")
+            k.assign(high, y_h.at(d, n, j), "max")
+        scale = k.let("scale", select(high > low, (high - low) / 255.0, 1.0), t.f32)
+        zero = k.let("zero", apply("round", apply("min", apply("max", -low / scale, 0), 255)), t.f32)
+        return scale, zero
+
+    def _gates(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor, r: Tensor, scale: Tensor,
+               zero: Tensor | None, levels: tuple[Expr, Expr], at: tuple[Expr, Expr, Expr],
+               width: int) -> None:  # fmt: skip
+        """gates[d, n] = xw[at, n, d] + state * r, the product taken in integers."""
+        _, y_h, _, gates, sums = outs
+        d, n, step = at
+        state_scale, state_zero = levels
+        with k.loop(j=width) as j:
+            k.store(sums, (d, n, j), 0)
+        with k.loop(u=r.shape[1]) as u:
+            nearest = clamped(apply("round", y_h.at(d, n, u) / state_scale) + state_zero, t.u8)
+            level = k.let("level", cast(nearest, t.i32) - cast(state_zero, t.i32))
+            with k.loop(j=width) as j:
+                weight = cast(r.at(d, u, j), t.i32)
+                if zero is not None:
+                    weight = weight - cast(zero.at(d, 0 if zero.shape[1] == 1 else j), t.i32)
+                k.store(sums, (d, n, j), level * weight, "add")
+        with k.loop(j=width) as j:
+            own = scale.at(d, 0 if scale.shape[1] == 1 else j)
+            product = cast(sums.at(d, n, j), t.f32) * (state_scale * own)
+            k.store(gates, (d, n, j), xw.at(step, n, d * width + j) + product)
+
+
+__all__ = ["QuantizedLstmScan"]
