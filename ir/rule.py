@@ -149,6 +149,8 @@ def variable_names(rule: type[Rule]) -> list[str]:
 
 
 def _recorded(rule: type[Rule]) -> list[Apply]:
+    import ir.ops  # noqa: F401 - patterns name ops of the catalogue, which may not be loaded yet
+
     found = rule.functions["find"](PatternBuilder(), *(Variable(name) for name in variable_names(rule)))
     patterns = found if isinstance(found, list) else [found]
     for pattern in patterns:

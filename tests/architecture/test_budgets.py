@@ -1,6 +1,6 @@
-"""Budgets of start-up: reported on every run, and failed only at three times the budget, so that a busy machine does not.
+"""Budgets of start-up: reported on every run, and failed only at three times the budget.
 
-The sizes and speeds of compiled models are not measured here.
+That slack is for busy machines. The sizes and speeds of compiled models are not measured here.
 """
 
 from __future__ import annotations
