@@ -48,10 +48,11 @@ class Repeat(Op):
 
 @op
 class ResizeCoordinates(Op):
-    """The source position of each of `out` positions, when an axis of `size` is resized; f64, not clamped.
+    """The source position of each of `out` positions, when an axis of `size` is resized; f32, not clamped.
 
     `mode` is one of COORDINATES. `scale` is out / size, or where it is not 0, that number: then `out` is a rounded
-    size * scale. `start` and `end` are the region of tf_crop_and_resize.
+    size * scale. `start` and `end` are the region of tf_crop_and_resize. As in the ONNX test suite, align_corners maps
+    the last position of size * scale, not of `out`, to the last element.
     """
 
     size: Size
@@ -68,32 +69,34 @@ class ResizeCoordinates(Op):
 
     def infer(self) -> TensorType:
         require(self.mode in COORDINATES, lambda: f"resize: there is no coordinate mode '{self.mode}'")
-        return TensorType(t.f64, (self.out,))
+        return TensorType(t.f32, (self.out,))
 
     def reference(self) -> np.ndarray:
-        i, size = np.arange(int(self.out), dtype=np.float64), float(self.size)
-        scale = self.scale or float(self.out) / size
-        length = self.scale * size if self.scale else float(self.out)
+        one = np.float32
+        i, size, out = np.arange(int(self.out), dtype=np.float32), one(self.size), one(self.out)
+        scale = one(self.scale) if self.scale else out / size
+        length = one(self.scale) * size if self.scale else out
+        half, start, end = one(0.5), one(self.start), one(self.end)
         match self.mode:
             case "asymmetric":
                 return i / scale
             case "tf_half_pixel_for_nn":
-                return (i + 0.5) / scale
+                return (i + half) / scale
             case "align_corners":
                 return i * (size - 1) / (length - 1) if length != 1 else i * 0
-            case "tf_crop_and_resize" if length == 1:
-                return i * 0 + 0.5 * (self.start + self.end) * (size - 1)
+            case "tf_crop_and_resize" if out == 1:
+                return i * 0 + half * (start + end) * (size - 1)
             case "tf_crop_and_resize":
-                return self.start * (size - 1) + i * (self.end - self.start) * (size - 1) / (length - 1)
-            case "pytorch_half_pixel" if length <= 1:
+                return start * (size - 1) + i * ((end - start) * (size - 1) / (out - 1))
+            case "pytorch_half_pixel" if out == 1:
                 return i * 0
             case "half_pixel_symmetric":
-                return size / 2 * (1 - float(self.out) / length) + ((i + 0.5) / scale - 0.5)
-        return (i + 0.5) / scale - 0.5
+                return size / 2 * (1 - out / length) + ((i + half) / scale - half)
+        return (i + half) / scale - half
 
     def element(self, i: tuple[Expr, ...]) -> Expr:
-        p, size, out = (cast(value, t.f64) for value in (i[0], Index(t.i64, self.size), Index(t.i64, self.out)))
-        scale = const(self.scale, t.f64) if self.scale else out / size
+        p, size, out = (cast(value, t.f32) for value in (i[0], Index(t.i64, self.size), Index(t.i64, self.out)))
+        scale = const(self.scale, t.f32) if self.scale else out / size
         length = size * self.scale if self.scale else out
         half_pixel = (p + 0.5) / scale - 0.5
         match self.mode:
@@ -104,10 +107,11 @@ class ResizeCoordinates(Op):
             case "align_corners":
                 return select(length.equals(1.0), 0.0, p * (size - 1.0) / (length - 1.0))
             case "tf_crop_and_resize":
-                inner = (size - 1.0) * self.start + p * (self.end - self.start) * (size - 1.0) / (length - 1.0)
-                return select(length.equals(1.0), (size - 1.0) * (0.5 * (self.start + self.end)), inner)
+                step = (size - 1.0) * (self.end - self.start) / (out - 1.0)
+                inner = (size - 1.0) * self.start + p * step
+                return select(out.equals(1.0), (size - 1.0) * (0.5 * (self.start + self.end)), inner)
             case "pytorch_half_pixel":
-                return select(length > 1.0, half_pixel, 0.0)
+                return select(out > 1.0, half_pixel, 0.0)
             case "half_pixel_symmetric":
                 return size / 2.0 * (1.0 - out / length) + half_pixel
         return half_pixel
@@ -224,8 +228,6 @@ class GridSample(Op):
         p = (g + 1) / 2 * (size - 1) if self.align_corners else ((g + 1) * size - 1) / 2
         p = np.round(p) if self.mode == "nearest" else p
         low, high = (0.0, size - 1.0) if self.align_corners else (-0.5, size - 0.5)
-        if self.padding == "border":
-            p = np.where((p < low) | (p > high), np.clip(p, 0, size - 1), p)
         if self.padding == "reflection":
             p = _reflected(p, low, high)
         p = np.where(np.abs(p) < 2**30, p, -(2.0**30)).astype(g.dtype)
@@ -260,9 +262,6 @@ class GridSample(Op):
         p = (g + 1.0) / 2.0 * (extent - 1.0) if self.align_corners else ((g + 1.0) * extent - 1.0) / 2.0
         p = k.let("p", apply("round", p) if self.mode == "nearest" else p, dtype)
         low, high = (extent * 0.0, extent - 1.0) if self.align_corners else (const(-0.5, dtype), extent - 0.5)
-        if self.padding == "border":
-            clamped = apply("min", apply("max", p, 0.0), extent - 1.0)
-            p = k.let("p", select((p < low) | (p > high), clamped, p), dtype)
         if self.padding == "reflection":
             p = k.let("p", _reflect(p, low, high), dtype)
         p = k.let("p", select(apply("abs", p) < 2.0**30, p, -(2.0**30)), dtype)

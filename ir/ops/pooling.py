@@ -188,9 +188,8 @@ class AveragePool(Pool):
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         body = named(lambda *taps: wide(self.meet(i, x, taps, 0)), tap_names(len(self.window)))
         total = sum_over(self.window, body)
-        count: Any = 1
-        for axis, position in enumerate(i[2:]):
-            count = self.counted(axis, position, x.shape[2 + axis]) * count
+        counts = [self.counted(axis, position, x.shape[2 + axis]) for axis, position in enumerate(i[2:])]
+        count = math.prod(counts[1:], start=counts[0])
         return cast(total / cast(count, total.dtype), x.dtype)
 
     def counted(self, axis: int, position: Expr, size: Size) -> Expr:

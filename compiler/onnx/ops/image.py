@@ -201,7 +201,7 @@ def _resize_axis(b: Any, x: Any, a: Axis, how: Filter, extrapolation: float) -> 
     y = b.resample(x, index, weight, axis=a.axis)
     if a.coordinates != "tf_crop_and_resize":
         return y
-    outside = builder.or_(builder.less(positions, 0.0), builder.greater(positions, a.size - 1))
+    outside = _outside(builder, positions, a.size)
     outside = b.const(outside) if known else outside
     mask = b.reshape(outside, shape=(a.out, *[1] * (x.rank - a.axis - 1)))
     return b.where(mask, b.const(int(extrapolation) if x.dtype.is_integer else extrapolation, x.dtype), y)
@@ -225,14 +225,18 @@ def _taps(b: Any, x: Any, a: Axis, how: Filter) -> tuple[Any, Any]:
         offsets, weights = [-1, 0, 1, 2], cubic_weights(x - base, how.cubic_a)
     places = [base + float(offset) for offset in offsets]
     if how.exclude_outside:
-        weights = [
-            b.where(b.or_(b.less(p, 0.0), b.greater(p, a.size - 1)), 0.0 * w, w) for p, w in zip(places, weights)
-        ]
+        weights = [b.where(_outside(b, p, a.size), 0.0 * w, w) for p, w in zip(places, weights)]
     if how.exclude_outside or how.antialias:
         total = sum(weights[1:], weights[0])
         weights = [w / total for w in weights]
     index = b.concat(*(b.reshape(_clamped(b, p, a.size), shape=column) for p in places), axis=1)
     return index, b.concat(*(b.reshape(w, shape=column) for w in weights), axis=1)
+
+
+def _outside(b: Any, place: Any, size: Size) -> Any:
+    """Whether places lie outside of an axis."""
+    last = b.cast(b.dims(size - 1), to=t.f32) if isinstance(size, Dim) else float(size - 1)
+    return b.or_(b.less(place, 0.0), b.greater(place, last))
 
 
 def _clamped(b: Any, place: Any, size: Size) -> Any:
