@@ -90,6 +90,8 @@ class Apply(Term):
         self.attributes = attributes or {}
         self.commutative = op.name in COMMUTATIVE and len(self.operands) == 2
         # The most telling operands are compared first, so that most failures are quick.
+        self.needs = {_class(operand) for operand in self.operands if isinstance(operand, (Apply, Part))}
+        self.needs_number = any(isinstance(operand, Number) for operand in self.operands)
         self.order = sorted(range(len(self.operands)), key=lambda i: _weight(self.operands[i]))
         defaults = op() if not self._required() else None
         for name in op.__dataclass_fields__:  # type: ignore[attr-defined]
@@ -105,8 +107,20 @@ class Apply(Term):
         fields = self.op.__dataclass_fields__.values()  # type: ignore[attr-defined]
         return any(f.default is MISSING and f.default_factory is MISSING for f in fields)
 
+    def may_match(self, node: Node) -> bool:
+        """A quick look at the operands of `node`: False where the term cannot be there."""
+        if type(node.op) is not self.op:
+            return False
+        if self.needs_number and not any(v is not None and v.content is not None for v in node.inputs):
+            return False
+        return not self.needs or self.needs <= {type(v.node.op) for v in node.inputs if v is not None and v.node}
+
     def __getitem__(self, index: int) -> Part:
         return Part(self, index)
+
+
+def _class(term: Apply | Part) -> type[Op]:
+    return term.op if isinstance(term, Apply) else term.whole.op
 
 
 def _default(op: type[Op], name: str) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -98,7 +99,7 @@ class Rule:
         if "change" in cls.functions:
             return Match(node, [node])
         for pattern in cls.patterns():
-            if pattern.op is type(node.op):
+            if pattern.may_match(node):
                 found = match(pattern, node)
                 if found is not None and cls.refusal(found) is None:
                     return found
@@ -139,10 +140,15 @@ class Rule:
             return cls.functions["change"](b, found.root)
         replace = cls.functions["replace"]
         values = [found.values.get(name) for name in variable_names(cls)]
-        takes_match = "m" in inspect.signature(replace).parameters
-        return replace(b, *values, m=found) if takes_match else replace(b, *values)
+        return replace(b, *values, m=found) if _takes_match(replace) else replace(b, *values)
 
 
+@lru_cache(4096)
+def _takes_match(replace: Callable[..., Any]) -> bool:
+    return "m" in inspect.signature(replace).parameters
+
+
+@lru_cache(4096)
 def variable_names(rule: type[Rule]) -> list[str]:
     """The parameters of `find`, but for the builder."""
     return list(inspect.signature(rule.functions["find"]).parameters)[1:]

@@ -40,13 +40,16 @@ class _Constants:
     def __init__(self) -> None:
         self.only: dict[TensorType, Node] = {}
         self.by_key: dict[tuple[TensorType, str], Node] = {}
+        self.hashed: set[TensorType] = set()
 
     def first(self, node: Node) -> Node:
         type_ = node.output.tensor
         other = self.only.setdefault(type_, node)
         if other is node:
             return node
-        self.by_key.setdefault((type_, _blob_key(other)), other)
+        if type_ not in self.hashed:
+            self.hashed.add(type_)
+            self.by_key[type_, _blob_key(other)] = other
         return self.by_key.setdefault((type_, _blob_key(node)), node)
 
 

@@ -35,7 +35,7 @@ def fold(graph: Graph, *, limit: int = 64) -> None:
 def fold_graph(graph: Graph, limit: int) -> None:
     """Folds one graph; `limit` in bytes."""
     for node in graph.nodes():
-        if node.op.name in ("const", "dims") or node.op.structural or not node.op.pure:
+        if node.op.name in ("const", "dims") or not node.op.pure:
             continue
         b = Builder(graph, node, node.sources)
         made = _from_content(b, node) or _from_blobs(b, node, limit)
