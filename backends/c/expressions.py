@@ -66,7 +66,8 @@ class Expressions:
     """Writes the expressions of one kernel. `places` maps names of buffers and local arrays in sight.
 
     `data` are the buffers and variables that hold values from the kernel's inputs: an index made of them is checked
-    before it is used, and `checks_indices` says that there was one.
+    before it is used, and `checks_indices` says that there was one. With `splits_offsets` the constant part of an index
+    stands by itself, so that neighbouring loads share an address.
     """
 
     def __init__(self, identifiers: Identifiers, places: dict[str, Place], data: frozenset[str] = frozenset()) -> None:
@@ -75,6 +76,7 @@ class Expressions:
         self.data = data
         self.used: set[str] = set()
         self.checks_indices = False
+        self.splits_offsets = False
         self._loops: list[tuple[str, Size]] = []
 
     def spell(self, name: str) -> str:
@@ -261,9 +263,12 @@ class Expressions:
         return Text(name)
 
     def _plain_load(self, load: Load, place: Place, scope: Scope) -> Text:
-        index = [self.value(i, scope) for i in load.index]
-        checks = self.validity(load.index, index, place.type.shape, scope)
-        value = loaded(load.dtype, f"{place.name}[{self.linear(index, place.type.shape)}]")
+        exprs, offset = load.index, 0
+        if self.splits_offsets and not any(map(self.is_data, exprs)):
+            exprs, offset = split_offset(exprs, place.type.shape)
+        index = [self.value(i, scope) for i in exprs]
+        checks = self.validity(exprs, index, place.type.shape, scope)
+        value = loaded(load.dtype, f"{place.name}[{self.linear(index, place.type.shape, offset)}]")
         if not checks:
             return value
         condition = Text(" && ".join(checks), COMPARISON)
@@ -317,8 +322,8 @@ class Expressions:
             root.indices[expr.value] = Text(name)
         return root.indices[expr.value]
 
-    def linear(self, index: Sequence[Text], shape: Sequence[Size]) -> str:
-        """The offset of an element of a dense row-major array, in elements."""
+    def linear(self, index: Sequence[Text], shape: Sequence[Size], offset: int = 0) -> str:
+        """The position of an element of a dense row-major array, in elements, `offset` after the one at `index`."""
         total: Text | None = None
         for text, size in zip(index, shape):
             if total is not None and total.text.isdigit() and isinstance(size, int):
@@ -335,7 +340,11 @@ class Expressions:
                 total = Text(f"{total.at(SUM)} - {text.text[1:]}", SUM)
             else:
                 total = Text(f"{total.at(SUM)} + {text.at(SUM)}", SUM)
-        return "0" if total is None else total.text
+        if total is None or offset == 0:
+            return str(offset) if total is None else total.text
+        if total.text.isdigit():
+            return str(int(total.text) + offset)
+        return f"{total.at(SUM)} {'-' if offset < 0 else '+'} {abs(offset)}"
 
     def _may_leave(self, load: Load) -> bool:
         shape = self.places[load.buffer].type.shape
@@ -363,6 +372,23 @@ class Expressions:
             elif slope is not None and slope > 0:
                 size = substitute(size, {variable: 0})
         return size
+
+
+def split_offset(index: Sequence[Expr], shape: Sequence[Size]) -> tuple[tuple[Expr, ...], int]:
+    """An index without its constant parts, as far as strides are known, and the elements they stand for."""
+    rest = list(index)
+    offset, stride = 0, 1
+    for position in reversed(range(len(rest))):
+        expr = rest[position]
+        constant_part = next((c for c, atoms in terms(expr.value) if not atoms), 0) if isinstance(expr, Index) else 0
+        if isinstance(expr, Index) and isinstance(constant_part, int) and constant_part:
+            rest[position] = Index(t.i64, expr.value - constant_part)
+            offset += constant_part * stride
+        size = shape[position]
+        if not isinstance(size, int):
+            break
+        stride *= size
+    return tuple(rest), offset
 
 
 def _slope(size: Dim, variable: str) -> int | None:

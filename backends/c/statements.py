@@ -34,12 +34,15 @@ class Statements:
         """Writes the statements of a block in order."""
         places, tiles = dict(self.values.places), dict(self.vectors.tiles)
         own: list[str] = []
+        filled: Stmt | None = None
         for i, stmt in enumerate(body):
+            if stmt is filled:
+                continue
             for name in own:
                 if self.vectors.reads_elements(name, stmt):
                     self._spill(name)
             if isinstance(stmt, Local) and (tile := self.vectors.plan(stmt, body[i + 1 :])):
-                self.vectors.declare(stmt.name, tile, self.out)
+                filled = self.vectors.declare(stmt.name, tile, body[i + 1 : i + 2], self.out)
                 own.append(stmt.name)
                 continue
             if isinstance(stmt, (Let, Variable)) and not _is_read(stmt.name, body[i + 1 :]):

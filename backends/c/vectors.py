@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from backends.c.expressions import Expressions, Scope
-from backends.c.names import Writer
-from backends.c.scalars import Text, storage_type, value_type
+from backends.c.expressions import Expressions, Scope, split_offset
+from backends.c.names import Writer, wrapped
+from backends.c.scalars import Text, constant, storage_type, value_type
 from backends.c.sizes import PRODUCT, SUM, UNARY
 from ir import types as t
 from ir.dims import Dim, Name, names, substitute, symbol, terms
@@ -140,9 +140,12 @@ class Vectors:
             return None
         return Tile(local.type, lanes)
 
-    def declare(self, name: str, tile: Tile, out: Writer) -> None:
-        """Declares the registers of a tile."""
+    def declare(self, name: str, tile: Tile, following: tuple[Stmt, ...], out: Writer) -> Stmt | None:
+        """Declares the registers of a tile. A following statement that fills them with a constant becomes their initial
+        value, and is returned."""
         self.tiles[name] = tile
+        fill = next((stmt for stmt in following if isinstance(stmt, For)), None)
+        value = None if fill is None else self._filled(fill, name)
         self.types[(tile.type.dtype, tile.lanes)] = None
         *leading, width = (size for size in tile.type.shape if isinstance(size, int))
         rows: dict[tuple[int, ...], list[str]] = {}
@@ -152,8 +155,31 @@ class Vectors:
                 register = self.values.identifiers.fresh("_".join(parts))
                 tile.registers[(*index, chunk)] = register
                 rows.setdefault(index, []).append(register)
+        initial = "" if value is None else f" = {self.splat(tile.vector, value).text.removeprefix(f'({tile.vector})')}"
         for row in rows.values():
-            out.line(f"{tile.vector} {', '.join(row)};")
+            out.extend(wrapped(f"{'  ' * out.depth}{tile.vector} ", [register + initial for register in row], ";"))
+        return None if value is None else fill
+
+    def _filled(self, loop: For, name: str) -> Text | None:
+        """The constant with which a nest fills the tile `name`, None if it does anything else."""
+        steps = self._flat(loop)
+        if steps is None or len(steps) != len({(step.stmt, step.base) for step in steps}):
+            return None
+        values = {step.stmt.value for step in steps if isinstance(step.stmt, Store) and step.stmt.function is None}
+        value = values.pop() if len(values) == 1 else None
+        if not isinstance(value, Const) or any(not isinstance(s.stmt, Store) or s.stmt.buffer != name for s in steps):
+            return None
+        tile = self.tiles[name]
+        elements = tile.type.elements
+        if not isinstance(elements, int) or len(steps) * tile.lanes != elements:
+            return None
+        return constant(value.dtype, value.value)
+
+    def splat(self, vector: str, value: Text) -> Text:
+        """A vector with `value` in every lane."""
+        if value.text in ("0", "0.0f", "0.0", "0u"):
+            return Text(f"({vector}){{0}}")
+        return Text(f"SESAME_SPLAT({vector}, {value.text})")
 
     def spill(self, tile: Tile, out: Writer) -> None:
         """Copies the registers of a tile to its array, for code that reads single elements."""
@@ -291,6 +317,7 @@ class _Nest:
 
     def write(self) -> None:
         """Writes all steps in order."""
+        self.values.splits_offsets = True
         for step in self.steps:
             if isinstance(step.stmt, Let):
                 text = self._scalar(step.stmt.value)
@@ -298,6 +325,7 @@ class _Nest:
                 self.out.line(f"const {value_type(step.stmt.value.dtype)} {name} = {text.text};")
             else:
                 self._store(step.stmt, step)
+        self.values.splits_offsets = False
 
     def _count(self, expr: Expr, step: _Step) -> None:
         """Counts the uses of vector loads and of scalar operands."""
@@ -327,7 +355,7 @@ class _Nest:
         if function is not None:
             value, is_vector = self._combined(function, dtype, step.lanes, [(current, True), (value, is_vector)]), True
         if not is_vector:
-            value = self._splat(vector, value)
+            value = self.vectors.splat(vector, value)
         if tile is not None:
             self.out.line(f"{target} = {value.text};")
         else:
@@ -341,11 +369,6 @@ class _Nest:
         self.vectors.types[(dtype, lanes)] = None
         return f"{dtype}x{lanes}"
 
-    def _splat(self, vector: str, value: Text) -> Text:
-        if value.text in ("0", "0.0f", "0.0", "0u"):
-            return Text(f"({vector}){{0}}")
-        return Text(f"SESAME_SPLAT({vector}, {value.text})")
-
     def _register(self, tile: Tile, index: tuple[Expr, ...], step: _Step) -> str:
         leading = tuple(i.value for i in index[:-1] if isinstance(i, Index) and isinstance(i.value, int))
         return tile.registers[(*leading, step.base // tile.lanes)]
@@ -354,9 +377,9 @@ class _Nest:
         """The address of the first lane."""
         place = self.values.places[buffer]
         self.values.used.add(buffer)
-        at = [transform(i, lambda e: _at(e, step)) for i in index]
+        at, offset = split_offset([transform(i, lambda e: _at(e, step)) for i in index], place.type.shape)
         texts = [self.values.value(i, self.scope) for i in at]
-        return f"&{place.name}[{self.values.linear(texts, place.type.shape)}]"
+        return f"&{place.name}[{self.values.linear(texts, place.type.shape, offset)}]"
 
     def _value(self, expr: Expr, step: _Step) -> tuple[Text, bool]:
         """The value as C, and whether it is a vector."""
@@ -384,20 +407,23 @@ class _Nest:
             if isinstance(bound, Const) and bound.value == bound.value:
                 vector = self._type(expr.dtype, step.lanes)
                 name = "at_least" if expr.function == "max" else "at_most"
-                limit = self._splat(vector, parts[other][0])
+                limit = self.vectors.splat(vector, parts[other][0])
                 return Text(f"sesame_{name}_{vector}({parts[own][0].text}, {limit.text})")
         return None
 
     def _combined(self, function: str, dtype: DType, lanes: int, parts: list[tuple[Text, bool]]) -> Text:
         vector = self._type(dtype, lanes)
         if function in ("max", "min"):
-            texts = [text if is_vector else self._splat(vector, text) for text, is_vector in parts]
+            texts = [text if is_vector else self.vectors.splat(vector, text) for text, is_vector in parts]
             return Text(f"sesame_{function}_{vector}({texts[0].text}, {texts[1].text})")
         if not dtype.is_float and dtype.is_signed:
             # Signed lanes are added as unsigned ones: they wrap around.
             unsigned = self._type(t.DTYPES["u" + dtype.name[1:]], lanes)
             parts = [
-                (Text(f"({unsigned}){(text if is_vector else self._splat(vector, text)).at(UNARY)}", UNARY), True)
+                (
+                    Text(f"({unsigned}){(text if is_vector else self.vectors.splat(vector, text)).at(UNARY)}", UNARY),
+                    True,
+                )
                 for text, is_vector in parts
             ]
             return Text(f"({vector})({_infix(function, [text for text, _ in parts]).text})", UNARY)
