@@ -1,0 +1,73 @@
+"""Runs an artifact with its arena between two inaccessible pages; a child process, because a fault ends it.
+
+    python -m tests.models.guarded FOLDER INPUTS.npz OUTPUTS.npz
+
+The arena ends exactly where the upper page begins in a first run, and begins exactly where the lower one ends in a
+second. Every byte of the arena is poisoned before each run, so that nothing rests on what was there before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.c import CBackend
+from backends.c.loader import CModel
+from compiler.artifact import Artifact
+
+_PAGE = mmap.PAGESIZE
+_POISON = 0xFF  # as f32, a NaN
+
+
+class Fence:
+    """Memory of a whole number of pages with an inaccessible page on either side."""
+
+    def __init__(self, needed: int) -> None:
+        self.room = max(1, -(-needed // _PAGE)) * _PAGE
+        self.needed = needed
+        self.map = mmap.mmap(-1, self.room + 2 * _PAGE)
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+        libc = ctypes.CDLL(None, use_errno=True)
+        for page in (self.base, self.base + _PAGE + self.room):
+            if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(_PAGE), 0) != 0:
+                raise OSError(ctypes.get_errno(), "mprotect failed")
+
+    def arena(self, *, at_end: bool) -> int:
+        """The address of the poisoned arena, flush with the upper page or with the lower one."""
+        ctypes.memset(self.base + _PAGE, _POISON, self.room)
+        return self.base + _PAGE + (self.room - self.needed if at_end else 0)
+
+
+class GuardedModel(CModel):
+    """A model whose arena is fenced; `at_end` says on which side it touches its fence."""
+
+    at_end = True
+
+    def _arena_of(self, needed: int) -> int:
+        self.fence = Fence(needed)
+        return self.fence.arena(at_end=self.at_end)
+
+
+def main(folder: str, inputs: str, outputs: str) -> None:
+    artifact = Artifact(folder)
+    options: dict[str, Any] = dict(artifact.manifest["options"])
+    model = GuardedModel(Path(folder), artifact.manifest, CBackend(**options))
+    given = dict(np.load(inputs))
+    feeds = {name: given[name] for name, _ in model.inputs}
+    results = []
+    for at_end in (True, False):
+        model.at_end = at_end
+        results.append(model.run(feeds))
+    for name, first in results[0].items():
+        if first.tobytes() != results[1][name].tobytes():
+            raise SystemExit(f"output {name} depends on where the arena lies")
+    np.savez(outputs, **results[0])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
