@@ -107,13 +107,9 @@ class Apply(Term):
         fields = self.op.__dataclass_fields__.values()  # type: ignore[attr-defined]
         return any(f.default is MISSING and f.default_factory is MISSING for f in fields)
 
-    def may_match(self, node: Node) -> bool:
-        """A quick look at the operands of `node`: False where the term cannot be there."""
-        if type(node.op) is not self.op:
-            return False
-        if self.needs_number and not any(v is not None and v.content is not None for v in node.inputs):
-            return False
-        return not self.needs or self.needs <= {type(v.node.op) for v in node.inputs if v is not None and v.node}
+    def may_match(self, ops: set[type[Op]], has_number: bool) -> bool:
+        """False where a node cannot be this term, whose operands are results of `ops`, or known (`has_number`)."""
+        return self.needs <= ops and (has_number or not self.needs_number)
 
     def __getitem__(self, index: int) -> Part:
         return Part(self, index)
@@ -142,6 +138,12 @@ def _term(operand: Any) -> Term | None:
 
 def _weight(term: Term | None) -> int:
     return 2 if isinstance(term, Variable) else 1 if isinstance(term, Number) else 0
+
+
+def operand_facts(node: Node) -> tuple[set[type[Op]], bool]:
+    """What `Apply.may_match` takes: the ops that give the operands of a node, and whether one of them is known."""
+    operands = [v for v in node.inputs if v is not None]
+    return {type(v.node.op) for v in operands if v.node is not None}, any(v.content is not None for v in operands)
 
 
 class PatternBuilder:

@@ -20,7 +20,7 @@ from ir.dims import bounded
 from ir.evaluate import evaluate_graph
 from ir.graph import Graph, Node, Value
 from ir.op import Example, OpError
-from ir.pattern import Match
+from ir.pattern import Apply, Match, operand_facts
 from ir.rule import NearMiss, Rule, variable_names
 
 _MOST_REWRITES_PER_NODE = 24
@@ -82,10 +82,11 @@ class _Driver:
         self.hits = hits
         self.on_match = on_match
         self.on_near_miss = on_near_miss
-        self.by_root: dict[str, list[type[Rule]]] = {}
+        self.by_root: dict[str, list[tuple[type[Rule], list[Apply]]]] = {}
         for rule in rules:
             for name in rule.root_ops():
-                self.by_root.setdefault(name, []).append(rule)
+                patterns = [p for p in rule.patterns() if p.op.name == name]
+                self.by_root.setdefault(name, []).append((rule, patterns))
         self.depth = max((rule.depth() for rule in rules), default=1)
         self.listeners = _listeners.get()
         self.misses: dict[tuple[str, Node], NearMiss] = {}
@@ -113,8 +114,13 @@ class _Driver:
         self.report()
 
     def visit(self, node: Node) -> list[Node]:
-        """Applies the first rule that fits; the nodes to look at again."""
-        for rule in self.by_root.get(node.op.name, ()):
+        """Applies the first rule that fits; the nodes to look at again. What is known is left to be folded."""
+        if node.outputs[0].content is not None:
+            return []
+        facts = operand_facts(node)
+        for rule, patterns in self.by_root.get(node.op.name, ()):
+            if patterns and rule not in self.watched and not any(p.may_match(*facts) for p in patterns):
+                continue
             changed = self.attempt(rule, node)
             if changed is not None:
                 self.hits[rule.__name__] = self.hits.get(rule.__name__, 0) + 1

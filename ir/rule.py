@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from ir.graph import Node, Value
 from ir.op import Example
-from ir.pattern import Apply, Match, PatternBuilder, Trace, Variable, depth_of, match, terms_of
+from ir.pattern import Apply, Match, PatternBuilder, Trace, Variable, depth_of, match, operand_facts, terms_of
 
 _FUNCTIONS = ("find", "replace", "check", "change")
 
@@ -98,8 +98,9 @@ class Rule:
         """The first spelling that stands at `node` and passes the checks; the node alone for a rule with `change`."""
         if "change" in cls.functions:
             return Match(node, [node])
+        facts = operand_facts(node)
         for pattern in cls.patterns():
-            if pattern.may_match(node):
+            if pattern.op is type(node.op) and pattern.may_match(*facts):
                 found = match(pattern, node)
                 if found is not None and cls.refusal(found) is None:
                     return found
