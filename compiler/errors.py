@@ -143,11 +143,16 @@ class Problems(CompileError):
         for same in groups.values():
             text = same[0].render()
             if len(same) > 1:
-                others = ", ".join(f"#{e.node.index} '{printable(e.node.name)}'" for e in same[1:9] if e.node)
+                others = ", ".join(_short(e.node) for e in same[1:9] if e.node)
                 more = f" and {len(same) - 9} more" if len(same) > 9 else ""
                 text += f"\n  note: {len(same) - 1} more with the same cause: {others}{more}"
             blocks.append(text)
         return "\n".join(blocks)
+
+
+def _short(node: NodeRef) -> str:
+    """Number and name, as far as they are known."""
+    return f"{'' if node.index is None else f'#{node.index} '}'{printable(node.name)}'"
 
 
 def printable(text: str) -> str:

@@ -68,7 +68,11 @@ def _manifest(graph: Graph, weights: list[dict[str, Any]], files: list[str]) -> 
         "equal_dims": [[dim_text(a), dim_text(b)] for a, b in graph.equal_dims],
         "inputs": [_port(value.name, value.type) for value in graph.inputs],
         "outputs": [_port(name, type_) for name, type_ in named.items()],
-        "weights": weights,
+        "weights": {
+            "file": WEIGHTS_FILE,
+            "bytes": sum(blob.nbytes for blob in graph_blobs(graph).values() if blob.dtype.kind != "string"),
+            "tensors": weights,
+        },
         "files": files,
     }
 
@@ -87,7 +91,8 @@ class ReferenceModel:
         try:
             text = path.read_text(encoding="utf-8")
             data = np.fromfile(folder / WEIGHTS_FILE, np.uint8)
-            self.graph = parse_graph(text, {entry["name"]: _blob(entry, data) for entry in manifest["weights"]})
+            tensors = manifest["weights"]["tensors"]
+            self.graph = parse_graph(text, {entry["name"]: _blob(entry, data) for entry in tensors})
         except ParseError as error:
             raise ModelError("E0311", str(error), file=str(path)) from error
         except (OSError, KeyError, ValueError) as error:

@@ -44,7 +44,9 @@ def _artifact(folder: Path) -> dict[str, Any]:
         if key in manifest:
             record[key] = manifest[key]
     record["weights_bytes"] = manifest["weights"]["bytes"]
-    record["memory"] = {"arena": manifest["arena_bytes"]["expression"], "arena_bytes": manifest["arena_bytes"]["bytes"]}
+    if "arena_bytes" in manifest:  # not every target plans memory
+        arena = manifest["arena_bytes"]
+        record["memory"] = {"arena": arena["expression"], "arena_bytes": arena["bytes"]}
     return record
 
 
