@@ -182,6 +182,7 @@ class _KernelReader:
             return self.expr(subtrees(tree)[0], scope)
         is_size = all(
             part.data in _SIZE_TREES
+            and not (part.data == "int" and tokens(part, "NAME"))
             and not (part.data == "name" and self.name(part) in scope.scalars)
             and not (part.data == "call" and tokens(part)[0] not in _SIZE_CALLS)
             and not (part.data == "infix" and tokens(part)[0].type in ("COMPARED", "BAR", "CARET", "AND", "SHIFTED"))

@@ -7,6 +7,7 @@ deterministic: no addresses, no set order. This module only reads; it must never
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -143,8 +144,16 @@ def _inline_constant(node: Node) -> str | None:
     if blob.dtype.kind == "string":
         return _array_text(array, blob.dtype) if all(isinstance(v, str) for v in array.flat) else None
     # Only what reads back to the same bytes is printed: a NaN with a payload is not.
-    exact = array_of(array.ravel().tolist(), blob.dtype, blob.shape).tobytes() == array.tobytes()
+    plain = [_plain_nan(value) for value in array.ravel().tolist()]
+    exact = array_of(plain, blob.dtype, blob.shape).tobytes() == array.tobytes()
     return _array_text(array, blob.dtype) if exact else None
+
+
+def _plain_nan(value: Any) -> Any:
+    """A number as its text reads back."""
+    if isinstance(value, complex):
+        return complex(_plain_nan(value.real), _plain_nan(value.imag))
+    return math.nan if isinstance(value, float) and math.isnan(value) else value
 
 
 def array_of(values: Sequence[Any], dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
@@ -158,7 +167,8 @@ def array_of(values: Sequence[Any], dtype: DType, shape: tuple[int, ...]) -> np.
 def _array_text(array: np.ndarray, dtype: DType) -> str:
     if array.ndim == 0:
         return literal_text(array.tolist(), dtype)
-    return "[" + ", ".join(_array_text(part, dtype) for part in array) + "]"
+    parts = (array[i : i + 1].reshape(array.shape[1:]) for i in range(array.shape[0]))
+    return "[" + ", ".join(_array_text(part, dtype) for part in parts) + "]"
 
 
 def _graph_lines(graph: Graph, blobs: dict[Node, str]) -> list[str]:
