@@ -15,9 +15,9 @@ from backends.c.scalars import has_function, is_supported, storage_type
 from backends.c.sizes import plain_text
 from backends.c.statements import Statements
 from backends.c.vectors import Vectors, type_lines
-from ir.dims import Size
+from ir.dims import Size, names
 from ir.expr import Apply, Expr, Load, Reduce, Var, walk
-from ir.kernel import Assign, Buffer, For, Kernel, Let, Local, Stmt, Store, Variable, exprs_of, walk_stmts
+from ir.kernel import Assign, Buffer, For, Kernel, Let, Local, Stmt, Store, Variable, blocks_of, exprs_of, walk_stmts
 from ir.types import DType
 
 LANES = 16
@@ -29,7 +29,8 @@ class Function:
 
     `range` is the number of iterations that may be divided among threads, None for a serial kernel. `vectors` are the
     vector types it needs: element and lanes. With `checks_indices` it also takes `int *invalid_index`, after the sizes,
-    which it sets to 1 where an index from data lies outside its tensor.
+    which it sets to 1 where an index from data lies outside its tensor. `work` is about how many scalar statements the
+    whole range executes.
     """
 
     kernel: Kernel
@@ -41,6 +42,7 @@ class Function:
     definition: str
     vectors: tuple[tuple[DType, int], ...] = ()
     checks_indices: bool = False
+    work: Size = 0
 
 
 def unsupported(kernel: Kernel) -> str | None:
@@ -87,7 +89,9 @@ def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
     buffers = tuple(b for b in kernel.params if b.name in values.used)
     sizes = tuple(size for size in kernel.sizes if size in values.used)
     head = _head(symbol, buffers, sizes, values.checks_indices, bool(loops), identifiers)
-    definition = "\n".join([*head[:-1], head[-1] + " {", *out.lines, "}"])
+    bits = max((8 * dtype.itemsize * count for dtype, count in vectors.types), default=0)
+    attribute = [f"SESAME_VECTOR_BITS({bits})"] if bits > 256 else []
+    definition = "\n".join([*attribute, *head[:-1], head[-1] + " {", *out.lines, "}"])
     total = _iterations(loops) if loops else None
     return Function(
         kernel,
@@ -99,7 +103,24 @@ def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
         definition,
         tuple(vectors.types),
         values.checks_indices,
+        _work(kernel.body, frozenset(kernel.sizes)),
     )
+
+
+def _work(block: tuple[Stmt, ...], sizes: frozenset[str]) -> Size:
+    """Scalar statements that a block executes, about: vectors count one eighth, loops over data eight iterations."""
+    total: Size = 0
+    for stmt in block:
+        if not isinstance(stmt, For):
+            total = total + 1
+            for inner in blocks_of(stmt):
+                total = total + _work(inner, sizes)
+            continue
+        extent = 8 if isinstance(stmt.extent, Expr) or names(stmt.extent) - sizes else stmt.extent
+        if stmt.mark == "vector" and isinstance(extent, int):
+            extent = -(-extent // 8)
+        total = total + extent * _work(stmt.body, sizes)
+    return total
 
 
 def _data(kernel: Kernel) -> frozenset[str]:

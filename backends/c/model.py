@@ -25,6 +25,7 @@ STATUSES = (
     ("ERROR_INDEX", "an index in the input data lies outside the tensor that it indexes"),
 )
 _SOURCES_SHOWN = 8
+_WORTH_THREADS = 16384  # scalar statements: some microseconds, which is what waking a thread takes
 _LOCALS = (
     "io", "dims", "weights", "arena", "arena_bytes", "pool", "base", "data", "context", "needed", "total", "limit",
     "args", "invalid_index",
@@ -197,13 +198,15 @@ def model_source(model: Model, version: str) -> str:
     out = Writer()
     for text in ('#include "model.h"', "", "#include <string.h>", "", '#include "model_kernels.h"', ""):
         out.line(text)
-    called = {call.kernel.name for call in model.program.calls()}
-    for function in (f for name, f in model.functions.items() if name in called and f.range is not None):
-        _trampoline(function, out)
+    body = Writer(1)
+    steps = _Steps(model, body)
+    steps.write(model.program.steps)
+    for name in steps.divided:
+        _trampoline(model.functions[name], out)
     if model.sizes:
         _check_dims(model, out)
     _arena_function(model, out)
-    _run_function(model, out)
+    _run_function(model, steps, out)
     _texts(model, version, out)
     _uniform_functions(model, out)
     return out.text
@@ -293,11 +296,8 @@ def _arena_function(model: Model, out: Writer) -> None:
     out.line()
 
 
-def _run_function(model: Model, out: Writer) -> None:
+def _run_function(model: Model, steps: _Steps, out: Writer) -> None:
     head = _run_head(model)
-    body = Writer(1)
-    steps = _Steps(model, body)
-    steps.write(model.program.steps)
     copies = steps.copies()
     declarations = steps.declarations()
     with out.block("\n".join(head)):
@@ -306,9 +306,9 @@ def _run_function(model: Model, out: Writer) -> None:
         out.extend(declarations)
         if steps.checks_indices:
             out.line("int invalid_index = 0;")
-        out.extend(body.lines)
+        out.extend(steps.out.lines)
         out.extend(copies)
-        if not steps.uses_pool:
+        if not steps.divided:
             out.line("(void)pool;")
         out.line(f"return {status(model, 'OK')};")
     out.line()
@@ -342,7 +342,7 @@ class _Steps:
         self.out = out
         self.pointers: dict[str, str] = {}
         self.sizes_used: set[str] = set()
-        self.uses_pool = False
+        self.divided: dict[str, None] = {}
         self.checks_indices = False
         self._slot_texts: dict[int, str] = {}
 
@@ -357,14 +357,15 @@ class _Steps:
                 self._branch(step)
 
     def _branch(self, step: Branch) -> None:
-        self.out.line(f"if (*{self._pointer(step.condition)} != 0) {{")
-        for block, tail in ((step.then, "} else {" if step.orelse else "}"), (step.orelse, "}")):
-            if block or tail != "}":
-                self.out.depth += 1
-                self.write(block)
-                self.out.depth -= 1
-            if block is step.then or step.orelse:
-                self.out.line(tail)
+        blocks = [(f"if (*{self._pointer(step.condition)} != 0) {{", step.then)]
+        if step.orelse:
+            blocks.append(("} else {", step.orelse))
+        for head, block in blocks:
+            self.out.line(head)
+            self.out.depth += 1
+            self.write(block)
+            self.out.depth -= 1
+        self.out.line("}")
 
     def _pointer(self, name: str) -> str:
         if name not in self.pointers:
@@ -385,17 +386,24 @@ class _Steps:
             self.checks_indices = True
             args.append("&invalid_index")
         lead = "  " * self.out.depth
-        if function.range is None:
+        work = substitute(function.work, sizes)
+        if function.range is None or (isinstance(work, int) and work < _WORTH_THREADS):
+            if function.range is not None:
+                args += ["0", self._size(substitute(function.range, sizes))]
             self.out.extend(wrapped(f"{lead}{function.symbol}(", args, ");"))
             self._stop_on_index(function)
             return
-        self.uses_pool = True
+        self.divided[function.kernel.name] = None
+        pool = "pool"
+        if isinstance(work, Dim):
+            self.sizes_used |= _names_in([work])
+            pool = f"{magnitude_text(work, self.model.local)} < {_WORTH_THREADS}.0 ? NULL : pool"
         with self.out.block(""):
             lead += "  "
             values = args or ["0"]
             self.out.extend(wrapped(f"{lead}struct {function.symbol}_args args = {{", values, "};"))
             count = self._size(substitute(function.range, sizes))
-            self.out.line(f"sesame_parallel_for(pool, {count}, {function.symbol}_part, &args);")
+            self.out.line(f"sesame_parallel_for({pool}, {count}, {function.symbol}_part, &args);")
         self._stop_on_index(function)
 
     def _stop_on_index(self, function: Function) -> None:

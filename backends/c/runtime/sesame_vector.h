@@ -12,6 +12,13 @@
 #pragma GCC diagnostic ignored "-Wpsabi" /* vector arguments here are always inlined */
 #endif
 
+/* Clang cuts vectors to the width it prefers for a processor, which may be half of the widest, unless told not to. */
+#if defined(__clang__)
+#define SESAME_VECTOR_BITS(bits) __attribute__((min_vector_width(bits)))
+#else
+#define SESAME_VECTOR_BITS(bits)
+#endif
+
 #define SESAME_VECTOR(V, T, BYTES)                                                              \
   typedef T V __attribute__((vector_size(BYTES)));                                              \
   typedef T V##_at __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
