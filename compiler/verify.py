@@ -116,7 +116,7 @@ def compare(name: str, actual: np.ndarray, expected: np.ndarray, tolerance: Tole
     atol, rtol = tolerance.limits(expected)
     with np.errstate(all="ignore"):
         bad = ~(difference <= atol + rtol * np.abs(_wide(expected)))
-    bad &= difference != 0
+    bad = (bad & (difference != 0)) | np.isinf(difference)
     ulps = _ulps(actual, expected) if kind.kind == "float" and kind.bits >= 16 else None
     if tolerance.ulp is not None and ulps is not None:
         bad &= ulps > tolerance.ulp

@@ -1,0 +1,162 @@
+"""Every verb on a small model: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import DIGITS, Sesame
+
+
+def test_compile_writes_a_folder_that_runs(sesame: Sesame, model: Path, tmp_path: Path) -> None:
+    made = sesame("compile", model, "-O", "1")
+    assert made.status == 0, made.err
+    assert made.out.startswith("affine.sesame: affine for c")
+    x = np.ones((2, 3), np.float32)
+    np.savez(tmp_path / "in.npz", x=x)
+    ran = sesame("run", "affine.sesame", "--inputs", "in.npz", "-o", "out.npz")
+    assert ran.status == 0, ran.err
+    weights = np.arange(12, dtype=np.float32).reshape(3, 4) / 8 - 0.5
+    np.testing.assert_allclose(np.load("out.npz")["y"], np.maximum(x @ weights, 0), rtol=1e-6)
+
+
+def test_compile_does_not_overwrite_unless_forced(sesame: Sesame, model: Path) -> None:
+    assert sesame("compile", model, "-o", "made").status == 0
+    again = sesame("compile", model, "-o", "made")
+    assert again.status == 2 and "error[E0207]" in again.err and "--force" in again.err
+    assert sesame("compile", model, "-o", "made", "--force").status == 0
+
+
+def test_compile_never_replaces_a_folder_that_is_no_artifact(sesame: Sesame, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert sesame("compile", model, "-o", "mine", "--force").status == 2
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_compile_shows_passes(sesame: Sesame, model: Path) -> None:
+    made = sesame("compile", model, "--print-after", "fuse", "--time-passes", "--disable-pass", "cse")
+    assert made.status == 0, made.err
+    assert "# after fuse\ngraph" in made.err
+    assert "\ntotal" in made.err
+    assert "\ncse" not in made.err
+
+
+def test_compile_fixes_a_dim(sesame: Sesame, model: Path) -> None:
+    made = sesame("compile", model, "--dim", "N=5", "--format", "json")
+    assert made.json["dims"] == []
+    assert made.json["inputs"][0]["shape"] == ["5", "3"]
+
+
+def test_compile_bounds_a_dim(sesame: Sesame, model: Path) -> None:
+    made = sesame("--format", "json", "compile", model, "--dim", "N=1..8", "-O", "1")
+    assert (made.json["dims"][0]["min"], made.json["dims"][0]["max"]) == (1, 8)
+    assert sesame("run", "affine.sesame", "--dim", "N=8").status == 0
+    beyond = sesame("run", "affine.sesame", "--dim", "N=9")
+    assert beyond.status == 2 and "error[E0209]" in beyond.err
+
+
+def test_compile_verifies(sesame: Sesame, model: Path) -> None:
+    made = sesame("compile", model, "--verify", "-O", "1")
+    assert made.status == 0 and " ok" in made.err
+
+
+def test_run_says_that_inputs_are_random(sesame: Sesame, artifact: Path) -> None:
+    first = sesame("run", artifact, "--format", "json", "--dim", "N=4")
+    assert "random ones, seed 0" in first.err
+    assert first.json["outputs"]["y"]["shape"] == [4, 4]
+    assert sesame("run", artifact, "--format", "json", "--dim", "N=4").out == first.out
+    assert sesame("run", artifact, "--format", "json", "--dim", "N=4", "--seed", "1").out != first.out
+
+
+def test_run_takes_single_inputs(sesame: Sesame, artifact: Path) -> None:
+    np.save("x.npy", np.zeros((1, 3), np.float32))
+    assert sesame("run", artifact, "--input", "x=x.npy").status == 0
+    unknown = sesame("run", artifact, "--input", "xx=x.npy")
+    assert unknown.status == 2 and "did you mean 'x'?" in unknown.err
+
+
+@pytest.mark.parametrize("against", ["interp", "ort", "onnx-ref"])
+def test_verify_agrees(sesame: Sesame, model: Path, against: str) -> None:
+    done = sesame("verify", model, "--against", against, "-O", "1", "--format", "json")
+    assert done.status == 0, done.err
+    assert done.json["ok"] and [o["name"] for o in done.json["outputs"]] == ["y"]
+
+
+def test_verify_finds_a_difference(sesame: Sesame, artifact: Path) -> None:
+    np.savez("in.npz", x=np.ones((1, 3), np.float32))
+    np.savez("wrong.npz", y=np.full((1, 4), 7, np.float32))
+    done = sesame("verify", artifact, "--against", "data", "--inputs", "in.npz", "--outputs", "wrong.npz")
+    assert done.status == 1 and "WRONG: 4 of 4" in done.out
+
+
+def test_verify_per_node(sesame: Sesame, model: Path) -> None:
+    done = sesame("verify", model, "--per-node", "-O", "1")
+    assert done.status == 0 and "agree" in done.out
+
+
+def test_verify_an_artifact_needs_its_model(sesame: Sesame, artifact: Path) -> None:
+    assert sesame("verify", artifact).status == 2
+    assert sesame("verify", artifact, "--model", artifact.parent / "affine.onnx").status == 0
+
+
+def test_check_is_content(sesame: Sesame) -> None:
+    done = sesame("check", DIGITS)
+    assert done.status == 0 and "no problems" in done.out
+
+
+def test_inspect_a_model(sesame: Sesame) -> None:
+    done = sesame("inspect", DIGITS, "--format", "json")
+    assert done.json["inputs"] == [{"name": "image", "type": "f32[N,1,8,8]"}]
+    assert done.json["dims"] == [{"name": "N", "min": 0, "max": None}]
+    assert done.json["onnx_ops"]["Conv"] == 2
+    assert done.json["weights_bytes"] > 20_000
+    assert "N" in done.json["memory"]["arena"]
+
+
+def test_inspect_an_artifact(sesame: Sesame, artifact: Path) -> None:
+    done = sesame("inspect", artifact, "--format", "json")
+    assert done.json["target"] == "c" and done.json["outputs"] == [{"name": "y", "type": "f32[N,4]"}]
+    assert "f32[N,4]" in sesame("inspect", artifact).out
+
+
+def test_opt_prints_graph_and_program(sesame: Sesame, model: Path) -> None:
+    assert sesame("opt", model, "--passes", "").out.startswith("graph @affine(%x: f32[N,3])")
+    assert "kernel @" in sesame("opt", model).out
+    assert sesame("opt", model, "--passes", "fold", "-o", "folded.graph").status == 0
+    assert Path("folded.graph").read_text().startswith("graph @affine")
+
+
+def test_bench_alone(sesame: Sesame, artifact: Path) -> None:
+    done = sesame("bench", artifact, "--repeat", "2", "--blocks", "2", "--warmup", "1", "--format", "json")
+    assert done.status == 0, done.err
+    assert done.json["runs"] == 4 and done.json["sides"][0]["wall_ms"]["min"] > 0
+
+
+def test_bench_beside_onnxruntime(sesame: Sesame, artifact: Path) -> None:
+    done = sesame("bench", artifact, "--model", artifact.parent / "affine.onnx", "--against", "onnxruntime",
+                  "--repeat", "2", "--blocks", "2", "--format", "json")  # fmt: skip
+    assert done.status == 0, done.err
+    assert done.json["outputs"][0]["ok"] and done.json["ratio"] > 0
+
+
+def test_ops(sesame: Sesame) -> None:
+    names = {entry["name"] for entry in sesame("ops", "--format", "json").json}
+    assert {"Conv", "MatMul", "Relu"} <= names
+    assert "| ai.onnx | Conv |" in sesame("ops", "--format", "md").out
+
+
+def test_passes_and_targets(sesame: Sesame) -> None:
+    assert "fold" in sesame("passes").out
+    in_order = [entry["name"] for entry in sesame("passes", "--target", "c", "--format", "json").json]
+    assert in_order.index("fuse") < in_order.index("lower") < in_order.index("memory")
+    listed = {entry["name"]: entry for entry in sesame("targets", "--format", "json").json}
+    assert {"name": "threads", "default": 1} in listed["c"]["options"]
+
+
+def test_doctor(sesame: Sesame) -> None:
+    done = sesame("doctor", "--format", "json")
+    assert done.status == 0 and done.json["packages"]["numpy"] == np.__version__
+    assert done.json["compilers"][0]["version"]
