@@ -32,9 +32,8 @@ def main() -> int:
         # `compile` runs the target's pipeline and writes a folder of C. Whoever has that folder and a C compiler needs
         # nothing else: no Python, no ONNX, no runtime library.
         artifact = compiler.compile(model, target="c", out=f"{folder}/digits")
-        print(
-            f"{len(list(artifact.folder.iterdir()))} files, arena {artifact.manifest['arena_bytes']['expression']} bytes"
-        )
+        arena = artifact.manifest["arena_bytes"]["expression"]
+        print(f"{len(artifact.manifest['files'])} files; bytes of working memory: {arena}")
 
         # `load` builds a shared library with the host's C compiler and calls it through ctypes.
         compiled = artifact.load()

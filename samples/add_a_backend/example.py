@@ -24,13 +24,9 @@ F32 = onnx.TensorProto.FLOAT
 def perceptron() -> onnx.ModelProto:
     """y = sigmoid(relu(x @ w1 + b1) @ w2), sigmoid spelled out, with a dynamic batch."""
     rng = np.random.default_rng(0)
-    weights = {
-        "w1": rng.standard_normal((6, 8)),
-        "b1": rng.standard_normal(8),
-        "w2": rng.standard_normal((8, 3)),
-        "one": 1,
-    }
-    tensors = {name: np.asarray(array, np.float32) for name, array in weights.items()}
+    shapes = {"w1": (6, 8), "b1": (8,), "w2": (8, 3)}
+    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors["one"] = np.array(1, np.float32)
     nodes = [
         helper.make_node("MatMul", ["x", "w1"], ["h0"], name="hidden/product"),
         helper.make_node("Add", ["h0", "b1"], ["h1"], name="hidden/bias"),

@@ -1,4 +1,4 @@
-"""A target in a package of its own: found by its entry point, listed, compiled for, verified, and refusing in sentences."""
+"""A target in a package of its own: found by its entry point, listed, compiled for, verified, refusing in sentences."""
 
 from __future__ import annotations
 
