@@ -91,7 +91,7 @@ class ResizeCoordinates(Op):
             case "pytorch_half_pixel" if out == 1:
                 return i * 0
             case "half_pixel_symmetric":
-                return size / 2 * (1 - out / length) + ((i + half) / scale - half)
+                return size / 2 * (1 - out / length) + (i + half) / scale - half
         return (i + half) / scale - half
 
     def element(self, i: tuple[Expr, ...]) -> Expr:
@@ -113,7 +113,7 @@ class ResizeCoordinates(Op):
             case "pytorch_half_pixel":
                 return select(out > 1.0, half_pixel, 0.0)
             case "half_pixel_symmetric":
-                return size / 2.0 * (1.0 - out / length) + half_pixel
+                return size / 2.0 * (1.0 - out / length) + (p + 0.5) / scale - 0.5
         return half_pixel
 
 
