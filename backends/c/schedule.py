@@ -17,9 +17,12 @@ _ACCUMULATORS = {4: 12, 8: 12, 16: 28}
 def pipeline(backend: CBackend) -> Pipeline:
     """canonicalize and fold first, then what the target needs, then kernels, then memory."""
     from backends.c.emit import lanes
+    from backends.c.support import remembering
 
     load_passes()
-    legalize = PASSES["legalize"].with_options(accepts=backend.accepts)
-    graph = ["fold", "cse", "dce", legalize, "fold", "layout", "fold", "cse", "dce", "fuse"]
+    legalize = PASSES["legalize"].with_options(accepts=remembering())
+    identities = PASSES["canonicalize"].with_options(composites=False)
+    tidy = ["fold", identities, "cse", "dce"]
+    graph = ["fold", "canonicalize", "fold", "cse", "dce", legalize, *tidy, "layout", *tidy, "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), accumulators=_ACCUMULATORS[lanes(backend)])
     return Pipeline([*graph, "lower", "simplify", "reuse", tile, "memory"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from backends.c.scalars import is_supported
 from compiler.passes.lower import kernel_of
 from ir.graph import Node
@@ -29,6 +31,24 @@ def accepts(node: Node) -> bool | str:
     if not type(node.op).has("element") and not type(node.op).has("kernel"):
         return f"{node.op.name} has no form in C: only the interpreter runs it"
     return _kernel_reason(node) or True
+
+
+def remembering() -> Callable[[Node], bool | str]:
+    """`accepts`, which looks once at nodes that differ only in names: networks repeat their layers."""
+    known: dict[tuple[object, ...], bool | str] = {}
+
+    def answer(node: Node) -> bool | str:
+        if node.op.name == "const" or type(node.op).structural:
+            return accepts(node)
+        shape = (node.op, *(v and (v.type, v.blob is None) for v in node.inputs), *(v.type for v in node.outputs))
+        if shape not in known:
+            verdict = accepts(node)
+            if verdict is not True and f"%{node.outputs[0].name}" in str(verdict):
+                return verdict
+            known[shape] = verdict
+        return known[shape]
+
+    return answer
 
 
 def _kernel_reason(node: Node) -> str | None:

@@ -18,6 +18,7 @@ from ir.element import Names, Tensor, naming
 from ir.expr import Apply, Expr, Index, Load, Reduce, loop_var, walk
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op
+from ir.rewrite import remove_dead
 from ir.types import TensorType
 
 Kind = Literal["pointwise", "reduction", "contraction", "opaque"]
@@ -130,7 +131,7 @@ class Group:
 def fuse(graph: Graph) -> None:
     """Replaces groups of more than one op by `fused` nodes."""
     with bounded(graph.bounds):
-        shapes = {node: shape_of(node) for node in graph.nodes()}
+        shapes = _shapes(graph)
         absorbed: set[Node] = set()
         groups: list[Group] = []
         for node in graph.nodes_reversed():
@@ -143,6 +144,21 @@ def fuse(graph: Graph) -> None:
         for group in groups:
             if group.root.graph is graph:  # a root that other groups copied may have no users left, and be gone
                 _replace(graph, group)
+
+
+def _shapes(graph: Graph) -> dict[Node, Shape]:
+    """`shape_of` every node, looking once at nodes that differ only in names: networks repeat their layers."""
+    known: dict[tuple[object, ...], Shape] = {}
+    shapes: dict[Node, Shape] = {}
+    for node in graph.nodes():
+        if node.op.name == "const" or type(node.op).structural:
+            shapes[node] = Shape("opaque", 0)
+            continue
+        key = (node.op, *(v and v.type for v in node.inputs), *(v.type for v in node.outputs))
+        if key not in known:
+            known[key] = shape_of(node)
+        shapes[node] = known[key]
+    return shapes
 
 
 def is_view(node: Node) -> bool:
@@ -342,15 +358,3 @@ def _replace(graph: Graph, group: Group) -> None:
         if node.graph is graph and not any(v.is_used() for v in node.outputs):
             remove_dead(graph, node)
     graph.rename(made.output, name)
-
-
-def remove_dead(graph: Graph, node: Node) -> None:
-    """Removes a node nobody uses, and what is unused then."""
-    pending = [node]
-    while pending:
-        dead = pending.pop()
-        if dead.graph is not graph or any(v.is_used() for v in dead.outputs):
-            continue
-        producers = [v.node for v in dead.inputs if v is not None and v.node is not None]
-        graph.remove(dead)
-        pending.extend(producers)

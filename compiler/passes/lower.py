@@ -7,6 +7,7 @@ writes. Reductions become accumulators. Kernels of equal structure are one kerne
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from compiler.passes.fuse import is_view
@@ -18,6 +19,7 @@ from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
 from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical
 from ir.op import operand_names
+from ir.ops.fused import structure_of
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
 from ir.types import TensorType
 
@@ -48,6 +50,7 @@ class _Lowering:
     kernel_names: Names = field(default_factory=Names)
     buffer_names: Names = field(default_factory=Names)
     outputs: dict[Value, str] = field(default_factory=dict)
+    made: dict[Hashable, tuple[tuple[Kernel, tuple[Size, ...]], tuple[int, ...]]] = field(default_factory=dict)
 
     def buffer(self, value: Value, place: str, base: str | None = None) -> str:
         """Makes the program buffer of a value."""
@@ -107,13 +110,24 @@ class _Lowering:
         return self.buffer(value, place)
 
     def node(self, node: Node) -> Call:
-        kernel, operands = kernel_of(node)
-        args = tuple(self.operand(v) for v in operands)
+        key = _key_of(node)
+        made = self.made.get(key)
+        values = [v for v in dict.fromkeys(node.inputs) if v is not None]
+        if made is None:
+            kernel, operands = kernel_of(node)
+            made = (self.shared(kernel), tuple(values.index(v) for v in operands))
+            self.made[key] = made
+        (kernel, sizes), positions = made
+        args = tuple(self.operand(values[position]) for position in positions)
         results = tuple(self.result(v) for v in node.outputs)
-        return self.call(kernel, args + results, node.sources)
+        return Call(kernel, args + results, sizes, node.sources)
 
     def call(self, kernel: Kernel, args: tuple[str, ...], sources: tuple[str, ...]) -> Call:
-        """A call of the kernel, or of an equal one made earlier."""
+        first, sizes = self.shared(kernel)
+        return Call(first, args, sizes, sources)
+
+    def shared(self, kernel: Kernel) -> tuple[Kernel, tuple[Size, ...]]:
+        """The kernel, or an equal one made earlier; and the sizes to call that with."""
         form, mapping = canonical(kernel)
         key = repr(form)
         if key not in self.kernels:
@@ -121,7 +135,7 @@ class _Lowering:
             self.kernels[key] = (named, {new: old for old, new in mapping.items()})
         first, back = self.kernels[key]
         own = {back[new]: old for old, new in mapping.items() if new in back}
-        return Call(first, args, tuple(symbol(own[name]) for name in first.sizes), sources)
+        return first, tuple(symbol(own[name]) for name in first.sizes)
 
     def branch(self, node: Node) -> Branch:
         condition, *captures = node.inputs
@@ -140,6 +154,13 @@ class _Lowering:
                 steps.append(self.copy(self.operand(value), result, value.tensor, node.sources))
             arms.append(tuple(steps))
         return Branch(self.operand(condition), arms[0], arms[1], node.sources)
+
+
+def _key_of(node: Node) -> Hashable:
+    """Equal for nodes that become equal kernels: networks repeat their layers, and a kernel is made once."""
+    order = {value: n for n, value in enumerate(dict.fromkeys(node.inputs))}
+    operands = tuple(v and (order[v], v.type, v.blob is not None) for v in node.inputs)
+    return (structure_of(node.op), operands, tuple(v.type for v in node.outputs))
 
 
 def kernel_of(node: Node) -> tuple[Kernel, list[Value]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from ir.element import Tensor, computed_tensor, const
@@ -45,6 +46,20 @@ def _tensor_of(value: Value, operands: list[Tensor | None]) -> Tensor:
         literal = literal_of(value)
         return Tensor(type_, lambda index, outside: literal)
     return computed_tensor(type_, lambda index: op_.element(index, *operands))
+
+
+def structure_of(op_: Op) -> Hashable:
+    """What an op is, apart from the names of values: equal for fused groups that compute the same."""
+    if not isinstance(op_, Fused):
+        return op_
+    number: dict[Value, int] = {value: n for n, value in enumerate(op_.body.inputs)}
+    parts: list[Hashable] = [tuple(value.type for value in op_.body.inputs)]
+    for node in op_.body.nodes():
+        for value in node.outputs:
+            number[value] = len(number)
+        what: Hashable = repr(literal_of(node.output)) if node.output.blob is not None else node.op
+        parts.append((what, tuple(None if v is None else number[v] for v in node.inputs), node.output.type))
+    return tuple(parts)
 
 
 def literal_of(value: Value) -> Expr:
