@@ -40,7 +40,9 @@ class SesameRep(BackendRep):
         self.specialised: tuple[str, ...] = ()
         initializers = {tensor.name for tensor in model.graph.initializer}
         initializers |= {tensor.values.name for tensor in model.graph.sparse_initializer}
-        self.inputs = [value.name for value in model.graph.input if value.name not in initializers]
+        declared = [value for value in model.graph.input if value.name not in initializers]
+        self.inputs = [value.name for value in declared]
+        self._tensors = {value.name for value in declared if value.type.HasField("tensor_type")}
         self.outputs = [value.name for value in model.graph.output]
         self._tuple = namedtupledict("Outputs", self.outputs)
         self._prepared: dict[tuple[tuple[str, bytes], ...], Any] = {}
@@ -74,7 +76,8 @@ class SesameRep(BackendRep):
         """What runs these feeds, and the inputs that are constants in it."""
         if self._refusal is None:
             return self._prepared[()], frozenset()
-        for candidates in (_integers(feeds), _small(feeds)):
+        tensors = {name: value for name, value in feeds.items() if name in self._tensors}
+        for candidates in (_integers(tensors), _small(tensors)):
             key = tuple(
                 sorted((name, array.tobytes() + repr(array.shape).encode()) for name, array in candidates.items())
             )

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from compiler.backend import Backend
+from compiler.backend import Backend, Runnable
 
 if TYPE_CHECKING:
-    from backends.c.loader import CModel
     from compiler.artifact import Artifact
     from compiler.pipeline import Pipeline
     from ir.graph import Node
@@ -53,8 +52,15 @@ class CBackend(Backend):
         emit_program(program, Path(out_dir), self, model)
         return Artifact(out_dir)
 
-    def load(self, folder: Path, manifest: Mapping[str, Any]) -> CModel:
-        """Builds the folder's shared library where it is missing, and loads it. Raises ToolError, ModelError."""
+    def load(self, folder: Path, manifest: Mapping[str, Any]) -> Runnable:
+        """Builds the folder's shared library where it is missing, and loads it. Raises ToolError, ModelError.
+
+        With sanitizers it is a program that runs beside this process, which could not load them.
+        """
+        if self.sanitize:
+            from backends.c.sanitized import SanitizedModel
+
+            return SanitizedModel(folder, manifest, self)
         from backends.c.loader import CModel
 
         return CModel(folder, manifest, self)

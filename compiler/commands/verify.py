@@ -60,7 +60,7 @@ def verify(
         typer.Option("--per-node/--no-per-node", help="Compare every value of the optimised graph with ONNX Runtime."),
     ] = False,
     sanitize: Annotated[
-        bool, typer.Option("--sanitize/--no-sanitize", help="Build with undefined-behaviour checks.")
+        bool, typer.Option("--sanitize/--no-sanitize", help="Run it under address and undefined-behaviour sanitizers.")
     ] = False,
     rtol: Annotated[float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance.")] = None,
     atol: Annotated[float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance.")] = None,
@@ -72,7 +72,7 @@ def verify(
     tolerance = Tolerance(rtol, atol, ulp)
     if (against == "data") != (outputs is not None):
         raise UsageError("E0213", "--against data and --outputs go together")
-    options = target_options(threads, march, opt_level, sanitize="undefined" if sanitize else None)
+    options = target_options(threads, march, opt_level, sanitize="address+undefined" if sanitize else None)
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         reference = opened.model or _model_of(opened, model, against, dim)

@@ -92,6 +92,11 @@ def test_verify_finds_a_difference(sesame: Sesame, artifact: Path) -> None:
     assert done.status == 1 and "WRONG: 4 of 4" in done.out
 
 
+def test_verify_under_sanitizers(sesame: Sesame, model: Path) -> None:
+    done = sesame("verify", model, "--sanitize", "-O", "1", "--format", "json")
+    assert done.status == 0 and done.json["ok"], done.err
+
+
 def test_verify_per_node(sesame: Sesame, model: Path) -> None:
     done = sesame("verify", model, "--per-node", "-O", "1")
     assert done.status == 0 and "agree" in done.out

@@ -1,0 +1,119 @@
+"""The onnx.backend interface: how inputs are given, what comes back, and models that need their shape inputs known."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.backend.base import Backend, BackendRep
+
+import compiler
+from compiler import onnx_backend
+from compiler.errors import CompileError, UnsupportedError, UsageError
+
+DEVICES = pytest.mark.parametrize("device", ["CPU", "REFERENCE"])
+QUICK = {"opt": "-O1"}
+
+
+def options(device: str) -> dict[str, str]:
+    return QUICK if device == "CPU" else {}
+
+
+def model_of(
+    nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[str], opset: int = 18
+) -> onnx.ModelProto:
+    declared = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    graph = helper.make_graph(nodes, "test", inputs, declared)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def reshaping() -> onnx.ModelProto:
+    """y = reshape(x, shape), where the shape is an input."""
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [6]),
+        helper.make_tensor_value_info("shape", TensorProto.INT64, [2]),
+    ]
+    return model_of([helper.make_node("Reshape", ["x", "shape"], ["y"])], inputs, ["y"])
+
+
+def two_outputs() -> onnx.ModelProto:
+    """total = a + b, and difference = a - b."""
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in "ab"]
+    nodes = [helper.make_node("Add", ["a", "b"], ["total"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    return model_of(nodes, inputs, ["total", "difference"])
+
+
+@DEVICES
+def test_inputs_by_list_and_by_name(device: str) -> None:
+    prepared = onnx_backend.prepare(two_outputs(), device, **options(device))
+    a, b = np.array([1, 2], np.float32), np.array([5, 3], np.float32)
+    by_list, by_name = prepared.run([a, b]), prepared.run({"b": b, "a": a})
+    for outputs in (by_list, by_name):
+        np.testing.assert_array_equal(outputs.total, a + b)
+        np.testing.assert_array_equal(outputs[1], a - b)
+        np.testing.assert_array_equal(outputs["difference"], a - b)
+    assert prepared.run([np.zeros(7, np.float32)] * 2).total.shape == (7,)
+
+
+@DEVICES
+def test_shape_inputs_become_constants(device: str) -> None:
+    prepared = onnx_backend.prepare(reshaping(), device, **options(device))
+    x = np.arange(6, dtype=np.float32)
+    for shape in ([2, 3], [3, 2], [2, 3]):
+        (y,) = prepared.run([x, np.array(shape)])
+        np.testing.assert_array_equal(y, x.reshape(shape))
+    assert prepared.specialised == ("shape",)
+
+
+def test_load_takes_constants() -> None:
+    graph = compiler.load(reshaping(), constants={"shape": np.array([3, 2])}).graph
+    assert [v.name for v in graph.inputs] == ["x"]
+    assert graph.outputs[0].shape == (3, 2)
+    with pytest.raises(UsageError, match="no input 'shap'"):
+        compiler.load(reshaping(), constants={"shap": np.array([3, 2])})
+    with pytest.raises(UsageError, match="its constant is"):
+        compiler.load(reshaping(), constants={"shape": np.array([3, 2], np.int32)})
+    with pytest.raises(UsageError, match="its constant is"):
+        compiler.load(reshaping(), constants={"shape": np.array([3, 2, 1])})
+
+
+@DEVICES
+def test_run_node(device: str) -> None:
+    node = helper.make_node("Softmax", ["x"], ["y"], axis=-1)
+    x = np.array([[0, 1, 2]], np.float32)
+    (y,) = onnx_backend.run_node(node, [x], device, **options(device))
+    np.testing.assert_allclose(y, np.exp(x) / np.exp(x).sum(), rtol=1e-6)
+
+
+@DEVICES
+def test_run_model_and_wrong_inputs(device: str) -> None:
+    x = np.ones(3, np.float32)
+    assert onnx_backend.run_model(two_outputs(), [x, x], device, **options(device)).total.tolist() == [2, 2, 2]
+    prepared = onnx_backend.prepare(two_outputs(), device, **options(device))
+    for wrong in ([x], [x, x.astype(np.float64)], [x, x, x]):
+        with pytest.raises(UsageError):
+            prepared.run(wrong)
+
+
+def test_devices() -> None:
+    assert onnx_backend.supports_device("CPU") and onnx_backend.supports_device("CPU:0")
+    assert onnx_backend.supports_device("REFERENCE") and not onnx_backend.supports_device("CUDA")
+    with pytest.raises(UsageError, match="no device 'CUDA'"):
+        onnx_backend.prepare(two_outputs(), "CUDA")
+
+
+def test_it_is_a_backend_of_onnx() -> None:
+    assert issubclass(onnx_backend.SesameBackend, Backend)
+    assert isinstance(onnx_backend.prepare(two_outputs(), "REFERENCE"), BackendRep)
+
+
+def test_what_no_input_helps_is_refused_at_once_or_when_run() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    unknown = model_of([helper.make_node("Frobnicate", ["x"], ["y"], domain="my.ops")], [x], ["y"])
+    with pytest.raises(UnsupportedError):
+        onnx_backend.prepare(unknown, "REFERENCE").run([np.zeros((2,), np.float32)])
+    big = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])
+    unknown = model_of([helper.make_node("Frobnicate", ["x"], ["y"], domain="my.ops")], [big], ["y"])
+    with pytest.raises(CompileError):
+        onnx_backend.prepare(unknown, "REFERENCE").run([np.zeros((2, 2), np.float32)])
