@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ir.types import DType
+from ir.types import DType, dtype_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,8 @@ def convert(x: Any, to: DType, saturate: bool = True, round_mode: str = "up") ->
             wide = x if x.dtype == np.float64 else x.astype(np.float32)
             greatest = float(ml_dtypes.finfo(to.numpy).max)
             return np.clip(wide, -greatest, greatest).astype(to.numpy)
+        if x.dtype.isbuiltin != 1 and to.numpy.isbuiltin != 1:  # not every pair of narrow types has a conversion
+            x = x.astype(np.int64 if dtype_of(x).is_integer else np.float32)
         return x.astype(to.numpy)
 
 

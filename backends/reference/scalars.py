@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from ir.functions import FUNCTIONS
-from ir.functions import convert as convert_array
+from ir.functions import FUNCTIONS, convert
 from ir.types import DTYPES, DType
 
-_NATIVE = [t.name for t in DTYPES.values() if t.numpy.kind in "iufc"]
+_NATIVE = [t.name for t in DTYPES.values() if t.numpy.isbuiltin == 1 and t.numpy.kind in "iufc"]
+_PLAIN = frozenset((*_NATIVE, "bool"))
 _ORDERED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 FAST_INFIX: dict[tuple[str, str], str] = {
     **{(f, t): op for f, op in {"add": "+", "sub": "-", "mul": "*", **_ORDERED}.items() for t in _NATIVE},
@@ -52,13 +51,6 @@ def converter(source: DType, target: DType, saturate: bool) -> Callable[[Any], A
     if target.kind == "bool":
         return lambda value: bool(value != 0)
     source_numpy, target_numpy = source.numpy, target.numpy
-    if target.name == "f8e8m0":
-        return lambda value: convert_array(np.asarray(value, dtype=source_numpy), target, saturate)[()]
-    if saturate and target.is_float and target.bits == 8 and source.is_float:
-        limit = float(ml_dtypes.finfo(target_numpy).max)
-        return lambda value: np.asarray(np.clip(float(value), -limit, limit)).astype(target_numpy)[()]
-
-    def convert(value: Any) -> Any:
-        return np.asarray(value, dtype=source_numpy).astype(target_numpy)[()]
-
-    return convert
+    if {source.name, target.name} <= _PLAIN:
+        return lambda value: np.asarray(value, dtype=source_numpy).astype(target_numpy)[()]
+    return lambda value: convert(np.array([value], dtype=source_numpy), target, saturate)[0]
