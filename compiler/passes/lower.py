@@ -10,6 +10,7 @@ import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from compiler.errors import UnsupportedError
 from compiler.passes.fuse import is_view
 from compiler.pipeline import lower_pass
 from ir import types as t
@@ -30,6 +31,7 @@ _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
 def lower(graph: Graph) -> Program:
     """The program of a graph whose ops are all tensors-to-tensors (and `if_`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
+    _check_tensors(graph)
     state = _Lowering(program)
     with bounded(graph.bounds):
         for value, name in zip(graph.inputs, [v.name for v in graph.inputs]):
@@ -40,6 +42,15 @@ def lower(graph: Graph) -> Program:
         program.steps = state.nodes(graph)
         state.finish_outputs(graph, program.steps)
     return program
+
+
+def _check_tensors(graph: Graph) -> None:
+    """Raises UnsupportedError for an input or output of the model that is a sequence or an optional."""
+    named = [("input", v.name, v) for v in graph.inputs]
+    named += [("output", name, v) for name, v in zip(graph.output_names, graph.outputs)]
+    for kind, name, value in named:
+        if not isinstance(value.type, TensorType):
+            raise UnsupportedError("E0410", f"{kind} '{name}' is {value.type}; compiled programs work on tensors only")
 
 
 @dataclass
@@ -69,7 +80,7 @@ class _Lowering:
     def finish_outputs(self, graph: Graph, steps: list[Step]) -> None:
         taken: set[str] = set()
         for value, public in zip(graph.outputs, graph.output_names):
-            name = self.of[value]
+            name = self.operand(value)
             if self.program.buffers[name].place != "output" or name in taken:
                 copy = self.buffer_names.fresh(f"{public}.out")
                 self.program.buffers[copy] = ProgramBuffer(copy, value.tensor, "output")
