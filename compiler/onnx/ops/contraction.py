@@ -147,3 +147,48 @@ def _pads_to_reach(
 def _check_kernel(w: Any, kernel_shape: tuple[int, ...]) -> None:
     if kernel_shape and tuple(w.shape[2:]) != tuple(kernel_shape):
         raise OpError(f"`kernel_shape` is {list(kernel_shape)}, but the weights are {w.type}")
+
+
+@onnx_op("DeformConv", since=19)
+def DeformConv(
+    b: Any,
+    x: Any,
+    w: Any,
+    offset: Any,
+    bias: Any = None,
+    mask: Any = None,
+    *,
+    dilations: tuple[int, ...] = (),
+    group: int = 1,
+    kernel_shape: tuple[int, ...] = (),
+    offset_group: int = 1,
+    pads: tuple[int, ...] = (),
+    strides: tuple[int, ...] = (),
+) -> Any:
+    _check_kernel(w, kernel_shape)
+    at = window(x, w.shape[2:], auto_pad="NOTSET", strides=strides, dilations=dilations, pads=pads)
+    return b.deform_conv(
+        x, w, offset, bias, mask,
+        stride=at.stride, pad=at.pad, dilation=at.dilation, groups=group, offset_groups=offset_group,
+    )  # fmt: skip
+
+
+@onnx_op("CausalConvWithState", since=27)
+def CausalConvWithState(
+    b: Any, x: Any, w: Any, bias: Any = None, past_state: Any = None, *, activation: str = "none"
+) -> Any:
+    """A convolution per channel that looks back only; the last inputs are kept for the next call."""
+    if activation not in ("none", "silu", "swish"):
+        raise OpError(f"the activation '{activation}' is unknown")
+    if x.rank != 3 or w.rank != 3 or not isinstance(w.shape[0], int) or not isinstance(w.shape[2], int):
+        raise OpError(f"input {x.type} and weights {w.type} must have 3 axes, the weights of known size")
+    channels, before = w.shape[0], w.shape[2] - 1
+    state = past_state
+    if state is None:
+        state = b.full(shape=(x.shape[0], channels, before), value=0.0, dtype=x.dtype)
+    padded = b.concat(state, x, axis=2)
+    y = b.conv(padded, w, bias, stride=(1,), pad=(0, 0), dilation=(1,), groups=channels)
+    if activation != "none":
+        y = y * b.sigmoid(y)
+    kept = (x.shape[0], channels, before)
+    return y, b.slice(padded, starts=(0, 0, x.shape[2]), shape=kept, steps=(1, 1, 1))
