@@ -192,6 +192,8 @@ class TestKernels:
                     expected = np.asarray(entry.numpy(*columns))
             except TypeError:  # NumPy has no such function of this type
                 continue
+            if expected.dtype.kind == "f" and not dtype.is_float:  # exp and the like are for floats
+                continue
             out = t.bool_ if entry.is_predicate else dtype
             got = np.zeros(len(values), out.numpy)
             run_kernel(
