@@ -36,7 +36,8 @@ class _Scope:
 
     def with_loop(self, name: str, extent: Size | None) -> _Scope:
         """Inside a loop. One that never runs proves nothing either."""
-        return replace(self, loops={**self.loops, name: extent}, guarded=self.guarded or extent == 0)
+        never = extent is not None and decide_le(extent, 0) is True
+        return replace(self, loops={**self.loops, name: extent}, guarded=self.guarded or never)
 
     def behind_condition(self) -> _Scope:
         return self if self.guarded else replace(self, guarded=True)

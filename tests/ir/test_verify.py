@@ -169,6 +169,7 @@ class TestKernels:
             "for n in 0..N { y[n] = (x[n - 1, 5] or 0.0) }",
             "for n in 0..N { if (n >= 1) & (x[n - 1, 0] > 0.0) { y[n] = 1.0 } }",
             "for i in 0..0 { y[i] = x[i - 1, 9] }",
+            "for p in 0..1, r in 0..-p { y[r + p + 1] = x[0, r + p + 4] }",
             "for i in 0..4, j in 0..i { y[j] = x[0, i - j - 1] }",
             "for o in 0..(N+3)//4, i in 0..4 { if 4*o + i < N { y[4*o + i] = 0.0 } }",
             "let a: f32 = 1.0 for n in 0..N { var b: f32 = a b += a y[n] = b }",
