@@ -16,6 +16,7 @@ from ir import types as t
 from ir.dims import Size, maximum, minimum
 from ir.element import Tensor, all_over, any_over, apply, cast, highest, lowest, max_over, min_over, prod_over, sum_over
 from ir.expr import Expr, Index
+from ir.functions import truncated_div
 from ir.op import Op, OpError, case, ints, op, require
 from ir.types import DType, TensorType
 
@@ -125,7 +126,7 @@ class ReduceMean(Reduction):
         total = self.over(lambda a, **k: np.sum(a, dtype=a.dtype, **k), x)
         count = int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))
         with np.errstate(all="ignore"):
-            mean = total / total.dtype.type(count) if total.dtype.kind not in "iu" else np.trunc(total / count)
+            mean = truncated_div(total, total.dtype.type(count))
         return np.asarray(mean).astype(x.dtype)
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
@@ -156,7 +157,9 @@ class _Extreme(Reduction):
         reduced = normal_axes(self.axes, x.ndim, self.name)
         if x.dtype == object:
             function = np.frompyfunc(maximum if self.greatest else minimum, 2, 1)
-            return np.asarray(function.reduce(x, axis=reduced, keepdims=self.keepdims), dtype=object)
+            for axis in reversed(reduced):
+                x = np.asarray(function.reduce(x, axis=axis, keepdims=self.keepdims), dtype=object)
+            return x
         start = (lowest if self.greatest else highest)(t.dtype_of(x))
         function = np.maximum if self.greatest else np.minimum
         return np.asarray(
