@@ -36,7 +36,8 @@ def test_axes_must_name_different_axes(axes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("opset", "axes", "attributes", "expected"),
     [
-        (11, None, {}, (1, 1)), (11, None, {"axes": [1], "keepdims": 0}, (2,)), (13, [1], {}, (2, 1)), (13, [], {}, (1, 1)),
+        (11, None, {}, (1, 1)), (11, None, {"axes": [1], "keepdims": 0}, (2,)), (13, [1], {}, (2, 1)),
+        (13, [], {}, (1, 1)),
         (13, [], {"noop_with_empty_axes": 1}, (2, 3)), (13, None, {"noop_with_empty_axes": 1}, (2, 3)),
         (13, [-2], {"keepdims": 0}, (3,)),
     ],
