@@ -11,7 +11,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backends.c.names import Identifiers, Writer
-from backends.c.scalars import COMPARISON, Text, bounded_text, cast_text, constant, function_text, loaded, value_type
+from backends.c.scalars import (
+    COMPARISON,
+    Text,
+    bounded_text,
+    cast_text,
+    constant,
+    function_text,
+    integer_in_float,
+    loaded,
+    value_type,
+)  # fmt: skip
 from backends.c.sizes import ATOM, PRODUCT, SUM, UNARY, size_text
 from ir import types as t
 from ir.dims import Dim, Name, Size, bounded, decide_le, names, substitute, terms
@@ -189,6 +199,10 @@ class Expressions:
         match expr:
             case Load():
                 return self._load(expr, scope)
+            case Cast(value=Const() as inner) if inner.dtype.is_integer and expr.dtype in (t.f32, t.f64):
+                return constant(expr.dtype, inner.value)
+            case Cast(dtype=t.f32, value=Cast() as inner) if self._is_round_trip(inner, scope):
+                return integer_in_float(self.value(inner.value, scope), inner.dtype)
             case Cast():
                 value = self.value(expr.value, scope)
                 return cast_text(value, expr.value.dtype, expr.dtype, expr.saturate)
@@ -201,6 +215,12 @@ class Expressions:
         leaf = self._leaf(expr)
         assert leaf is not None, f"no C for {type(expr).__name__}"
         return leaf
+
+    def _is_round_trip(self, cast: Cast, scope: Scope) -> bool:
+        """Whether a float becomes a small integer only to become a float again: then it need not leave float."""
+        return (
+            cast.dtype.is_integer and cast.dtype.bits in (8, 16) and cast.value.dtype == t.f32 and not scope.find(cast)
+        )
 
     def _apply(self, expr: Apply, scope: Scope) -> Text:
         args = [self.value(arg, scope) for arg in expr.args]

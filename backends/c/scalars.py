@@ -129,6 +129,13 @@ def cast_text(value: Text, source: DType, target: DType, saturate: bool) -> Text
     return Text(f"({value_type(target)}){value.at(UNARY)}", UNARY)
 
 
+def integer_in_float(value: Text, dtype: DType) -> Text:
+    """An f32 rounded towards zero and clamped to the range of a small integer type, still as f32."""
+    low = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
+    high = (1 << (dtype.bits - dtype.is_signed)) - 1
+    return Text(f"sesame_integer_f32({value.text}, {low}.0f, {high}.0f)")
+
+
 def _wrapped_sub_byte(dtype: DType, value: Text) -> Text:
     return Text(f"sesame_wrap_{dtype}({value.text})") if dtype in _SUB_BYTE else value
 

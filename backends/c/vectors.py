@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from backends.c.expressions import Expressions, Scope, split_offset
 from backends.c.names import Writer, wrapped
@@ -59,6 +60,7 @@ class Vectors:
         self.lanes = lanes
         self.tiles: dict[str, Tile] = {}
         self.types: dict[tuple[DType, int], None] = {}
+        self._known_lanes: dict[int, tuple[For, int | None]] = {}
 
     # ------------------------------------------------------------ what can be written as vectors
 
@@ -66,6 +68,11 @@ class Vectors:
         """Lanes of the chunks that a vector loop can be cut into, None where it must stay a loop."""
         if loop.mark != "vector" or not isinstance(loop.extent, int) or loop.extent <= 0:
             return None
+        if id(loop) not in self._known_lanes:
+            self._known_lanes[id(loop)] = (loop, self._lanes_of(loop, loop.extent))
+        return self._known_lanes[id(loop)][1]
+
+    def _lanes_of(self, loop: For, extent: int) -> int | None:
         widest = 4
         for stmt in loop.body:
             if not isinstance(stmt, Store) or stmt.function not in (None, "add", "mul", "max", "min"):
@@ -80,7 +87,7 @@ class Vectors:
             sizes = [e.dtype.itemsize for e in walk(stmt.value) if not isinstance(e, Index) and _depends(e, loop.var)]
             widest = max(widest, dtype.itemsize, *sizes)
         lanes = self.lanes * 4 // widest
-        return lanes if lanes > 1 and loop.extent % lanes == 0 and _keeps_order(loop) else None
+        return lanes if lanes > 1 and extent % lanes == 0 and _keeps_order(loop) else None
 
     def _is_data(self, expr: Expr) -> bool:
         return self.values.is_data(expr)
@@ -485,6 +492,7 @@ def _at(expr: Expr, step: _Step) -> Expr | None:
     return None
 
 
+@lru_cache(maxsize=65536)
 def _depends(expr: Expr, var: str) -> bool:
     return any(isinstance(part, Index) and var in names(part.value) for part in walk(expr))
 

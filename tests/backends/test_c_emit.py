@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.c.kernels import emit_kernel
+from backends.c.kernels import emit_kernel, header, source
 from backends.c.names import Identifiers, comment, identifier, string_literal
-from backends.c.project import EmitOptions, write_project
+from backends.c.project import RUNTIME, EmitOptions, write_project
 from backends.c.sizes import plain_text
 from backends.c.toolchain import build_executable, build_shared, find_compiler
 from ir import types as t
 from ir.blob import ArrayBlob
 from ir.dims import maximum, minimum, symbol
 from ir.element import KernelBuilder, Names, Output, buffer_tensor
-from ir.expr import Expr, Index, Load, apply, const, select
+from ir.expr import Expr, Index, Load, apply, cast, const, select
 from ir.kernel import Buffer, Kernel
 from ir.program import Branch, Call, Program, ProgramBuffer, Slot
 
@@ -380,6 +380,20 @@ def test_float_literals_are_exact(tmp_path: Path, value: float) -> None:
     assert y.tobytes() == np.float32([value]).tobytes() or (np.isnan(value) and np.isnan(y[0]))
 
 
+def test_a_float_that_visits_small_integers_saturates(tmp_path: Path) -> None:
+    type_ = t.tensor("f32", 8)
+    x = np.float32([3.7, -3.7, 300, -300, np.nan, np.inf, -np.inf, 1e30])
+    for dtype, want in ((t.u8, [3, 0, 255, 0, 0, 255, 0, 255]), (t.i8, [3, -3, 127, -128, 0, 127, -128, 127])):
+        kernel = pointwise("visit", lambda x, dtype=dtype: cast(cast(x, dtype), t.f32), type_=type_)
+        assert "sesame_integer_f32" in emit_kernel(kernel, "visit").definition
+        program = Program(f"visit {dtype}", ["x"], ["y"], ["x"], ["y"])
+        program.buffers = {"x": ProgramBuffer("x", type_, "input"), "y": ProgramBuffer("y", type_, "output")}
+        program.steps = [Call(kernel, ("x", "y"))]
+        y = np.zeros(8, np.float32)
+        assert Built(program, tmp_path / str(dtype)).call(x, y) == 0
+        assert y.tolist() == want
+
+
 # ------------------------------------------------------------ vector tiles
 
 
@@ -402,9 +416,6 @@ def product(rows: int, vectors: int, lanes: int, depth: int, blocks: int) -> Ker
 
 
 def library_of(kernel: Kernel, folder: Path, lanes: int, march: str, compiler: str) -> Path:
-    from backends.c.kernels import header, source
-    from backends.c.project import RUNTIME
-
     function = emit_kernel(kernel, "run", lanes)
     (folder / "model_kernels.h").write_text(header([function]))
     (folder / "run.c").write_text(source([function], "model_kernels.h"))
@@ -466,8 +477,6 @@ def test_vector_loops_of_integers_widen_and_wrap(tmp_path: Path) -> None:
     with k.loop("vector", c=32) as c:
         k.store(acc, (c,), 2**31 - 1)
     with k.loop(k=300) as kk, k.loop("vector", c=32) as c:
-        from ir.expr import cast
-
         k.store(acc, (c,), cast(x.at(kk), t.i32) * cast(w.at(kk, c), t.i32), "add")
     with k.loop("vector", c=32) as c:
         k.store(y, (c,), acc.at(c))

@@ -159,6 +159,14 @@ static inline double sesame_sigmoid_f64(double x) {
   return (x < 0 ? e : 1) / (1 + e);
 }
 
+/* x rounded towards zero and clamped to the integers low to high, NaN to 0: what becomes of a float that is converted to a
+ * small integer and back, in float all the way. */
+static inline float sesame_integer_f32(float x, float low, float high) {
+  x = x == x ? x : 0.0f;
+  x = x < low ? low : x;
+  return truncf(x > high ? high : x);
+}
+
 /* A float rounded to what a narrow format holds. */
 static inline float sesame_round_f16(float x) { return sesame_f16_to_f32(sesame_f32_to_f16(x)); }
 static inline float sesame_round_bf16(float x) { return sesame_bf16_to_f32(sesame_f32_to_bf16(x)); }
