@@ -250,6 +250,31 @@ def pack(kernel: Kernel, buffer: str, axis: int, factor: int) -> Kernel:
     return replace(kernel, params=params, body=body)
 
 
+def unflatten(kernel: Kernel, buffer: str, axis: int, factor: int) -> Kernel:
+    """Sees axis `axis` of a buffer as two, the second of extent `factor`: the same bytes under another type."""
+    found = kernel.buffer(buffer)
+    shape = found.type.shape
+    if shape[axis] % factor != 0:
+        raise ScheduleError(f"{factor} does not divide axis {axis} of {found.type}")
+    type_ = found.type.with_shape((*shape[:axis], shape[axis] // factor, factor, *shape[axis + 1 :]))
+    extents = loop_extents(kernel)
+
+    def one(expr: Expr) -> Expr | None:
+        if not isinstance(expr, Load) or expr.buffer != buffer:
+            return None
+        position = expr.index[axis]
+        if not isinstance(position, Index) or expr.outside is not None:
+            raise ScheduleError(f"{buffer} is read at an index that depends on data or may lie outside")
+        block = settle(position.value // factor, extents)
+        pair = (Index(t.i64, block), Index(t.i64, position.value - block * factor))
+        return Load(expr.dtype, buffer, (*expr.index[:axis], *pair, *expr.index[axis + 1 :]))
+
+    memo: dict[Expr, Expr] = {}
+    body = map_stmts(kernel.body, lambda s: map_exprs(s, lambda e: transform(e, one, memo)))
+    params = tuple(Buffer(b.name, type_, b.role) if b.name == buffer else b for b in kernel.params)
+    return replace(kernel, params=params, body=body)
+
+
 def loop_extents(kernel: Kernel) -> dict[str, Size]:
     """The extent of every loop variable whose extent is a size."""
     return {s.var: s.extent for s in walk_stmts(kernel.body) if isinstance(s, For) and not isinstance(s.extent, Expr)}

@@ -8,19 +8,22 @@ which instruction does it is not known here.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from compiler.passes.simplify import simplify
 from compiler.pipeline import program_pass
 from ir import types as t
 from ir.blob import Blob, DeferredBlob
-from ir.dims import Dim, Size, bounded, ceil_div, decide_le, minimum, names, symbol
+from ir.dims import Atom, Dim, FloorDiv, Size, bounded, ceil_div, decide_le, minimum, names, symbol, terms
 from ir.element import Names
 from ir.expr import Apply, Expr, Index, Load, apply, walk
 from ir.kernel import Assign, For, Kernel, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
-from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var
+from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var, unflatten
 from ir.types import TensorType
 
 _FEW_PANELS = 4
@@ -88,25 +91,29 @@ def _constant_operands(program: Program, kernel: Kernel) -> set[str]:
 
 def _packed(program: Program, done: dict[tuple[str, int, int], str], name: str, type_: TensorType, factor: int) -> str:
     buffer = program.buffers[name]
-    key = (name, buffer.type.rank - 1, factor)
+    key = (name, type_.rank, factor)
     if key not in done:
         assert buffer.blob is not None
         made = f"{name}.panels{factor}"
-        program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=panels(buffer.blob, factor))
+        regrouped = tuple(int(size) for size in type_.shape[1:-1])
+        program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=panels(buffer.blob, regrouped, factor))
         done[key] = made
     return done[key]
 
 
-def panels(blob: Blob, factor: int) -> Blob:
-    """`blob` with its last axis in panels of `factor` columns, the last one filled up with zeros: made when emitted."""
-    *rest, columns = blob.shape
+def panels(blob: Blob, rest: tuple[int, ...], factor: int) -> Blob:
+    """`blob`, seen as rest x columns, in panels of `factor` columns, the last one filled up with zeros: panel first,
+    then `rest`, then the columns of the panel. Made when it is emitted."""
+    columns = blob.elements // max(1, math.prod(rest))
     count = -(-columns // factor)
 
     def lay_out(array: np.ndarray) -> np.ndarray:
-        padded = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, count * factor - columns)])
-        return np.ascontiguousarray(np.moveaxis(padded.reshape(*rest, count, factor), -2, 0))
+        whole = array.reshape(*rest, columns)
+        if columns % factor:
+            whole = np.pad(whole, [(0, 0)] * len(rest) + [(0, count * factor - columns)])
+        return np.ascontiguousarray(np.moveaxis(whole.reshape(*rest, count, factor), -2, 0))
 
-    return DeferredBlob("panels", lay_out, (blob,), blob.dtype, (count, *rest, factor), params=(factor,))
+    return DeferredBlob("panels", lay_out, (blob,), blob.dtype, (count, *rest, factor), params=(rest, factor))
 
 
 def _drop_unused_weights(program: Program) -> None:
@@ -128,23 +135,59 @@ def tile_kernel(
     kernel: Kernel, lanes: int, accumulators: int, packable: set[str]
 ) -> tuple[Kernel, tuple[str, int] | None]:
     """The tiled kernel and what to pack (parameter, columns of a panel); the kernel itself where nothing applies."""
+    whole, kernel = kernel, split_groups(kernel, packable)
     nest = find_nest(kernel, packable)
     if nest is None:
-        return kernel, None
+        return whole, None
     columns = next(f.extent for f in nest.loops if f.var == nest.columns)
     rows = next((f.extent for f in nest.loops if f.var == nest.rows), 1)
     if isinstance(columns, Expr) or isinstance(rows, Expr):
-        return kernel, None
+        return whole, None
     if decide_le(lanes, columns) is False and (nest.weight is None or columns * 4 < lanes):  # type: ignore[operator]
-        return kernel, None
+        return whole, None
     if nest.weight is None and not isinstance(columns, int):
         return _tile_unknown_columns(kernel, nest, rows, columns, lanes, accumulators), None
-    shape = choose_tile(rows, columns, lanes, accumulators)
+    most = 4 if nest.weight else columns // lanes  # type: ignore[operator]
+    shape = choose_tile(rows, columns, lanes, accumulators, range(min(4, most), 0, -1))
     try:
         tiled = _apply(kernel, nest, shape)
     except ScheduleError:
-        return kernel, None
+        return whole, None
     return tiled, (nest.weight, shape.columns) if nest.weight else None
+
+
+def split_groups(kernel: Kernel, packable: set[str]) -> Kernel:
+    """A grouped contraction with a loop over its groups around that over a group's columns, and the weights of each
+    group on their own axis; other kernels stay as they are."""
+    loops = [s for s in walk_stmts(kernel.body) if isinstance(s, For)]
+    stored = [s for s in walk_stmts(kernel.body) if isinstance(s, Store)]
+    columns = stored[-1].index[-1] if len(stored) == 1 and stored[0].index else None
+    found = next((f for f in loops if isinstance(columns, Index) and columns.value == symbol(f.var)), None)
+    if found is None or not isinstance(found.extent, int):
+        return kernel
+    for expr in walk(*(e for s in walk_stmts(kernel.body) for e in exprs_of(s))):
+        for atom in atoms(expr.value) if isinstance(expr, Index) else ():
+            if isinstance(atom, FloorDiv) and atom.num == symbol(found.var) and isinstance(atom.den, int):
+                if found.extent % atom.den == 0:
+                    taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *(f.var for f in loops)])
+                    group, column = taken.fresh("g"), taken.fresh(f"{found.var}_g")
+                    made = simplify.run(split(kernel, found.var, atom.den, group, column))
+                    others = [f.var for f in loops[: loops.index(found)]]
+                    made = reorder(_unmark(made), [group, *others, column])
+                    return _unflatten_weights(made, packable, found.extent, atom.den)
+    return kernel
+
+
+def _unflatten_weights(kernel: Kernel, packable: set[str], columns: int, per_group: int) -> Kernel:
+    for buffer in kernel.params:
+        if buffer.name in packable and buffer.type.rank > 1 and buffer.type.shape[-1] == columns:
+            kernel = unflatten(kernel, buffer.name, buffer.type.rank - 1, per_group)
+    return kernel
+
+
+def atoms(size: Size) -> list[Atom]:
+    """The atoms of a size, those inside of floor divisions left out."""
+    return [atom for _, monomial in terms(size) for atom in monomial]
 
 
 def _tile_unknown_columns(
@@ -153,7 +196,7 @@ def _tile_unknown_columns(
     """Tiles for enough columns, chosen when called; below one vector of columns the kernel runs as it is."""
     result = kernel
     for vectors in (1, 4):
-        shape = choose_tile(rows, columns, lanes, accumulators, vectors)
+        shape = choose_tile(rows, columns, lanes, accumulators, (vectors,))
         try:
             fast = _apply(kernel, nest, shape)
         except ScheduleError:
@@ -162,11 +205,14 @@ def _tile_unknown_columns(
     return result
 
 
-def choose_tile(rows: Size, columns: Size, lanes: int, accumulators: int, vectors: int | None = None) -> Tile:
-    """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide."""
+def choose_tile(rows: Size, columns: Size, lanes: int, accumulators: int, widths: Iterable[int]) -> Tile:
+    """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide.
+
+    `widths` are the numbers of vectors that a row may have.
+    """
     total = ceil_div(columns, lanes) if isinstance(columns, int) else None
     best: tuple[float, Tile] | None = None
-    for v in (4, 3, 2, 1) if vectors is None else (vectors,):
+    for v in widths:
         if total is not None and v > max(1, total):
             continue
         for r in range(1, accumulators // v + 1):
