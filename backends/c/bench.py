@@ -9,6 +9,7 @@ from ir.dims import names
 
 _HEAD = r"""
 #include "model.h"
+#include "sesame_scalar.h"
 
 #include <stdio.h>
 #include <stdlib.h>
