@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeAlias
 
 from ir.dims import Size, names, substitute, symbol
-from ir.expr import Expr, Index, Load, Reduce, Var, transform, walk
+from ir.expr import Apply, Cast, Expr, Index, Load, Reduce, Var, children, transform, walk
 from ir.types import TensorType
 
 Role: TypeAlias = Literal["in", "const", "out", "inout"]
@@ -300,10 +300,61 @@ def canonical(kernel: Kernel) -> tuple[Kernel, dict[str, str]]:
 
 def structure(kernel: Kernel) -> str:
     """See `Kernel.structure`."""
-    return hashlib.sha256(repr(canonical(kernel)[0]).encode()).hexdigest()[:16]
+    return hashlib.sha256(fingerprint(canonical(kernel)[0]).encode()).hexdigest()[:16]
+
+
+def fingerprint(kernel: Kernel) -> str:
+    """All of a kernel but its own name as text, each distinct subexpression once: equal only for equal kernels."""
+    numbers: dict[Expr, int] = {}
+    rows: list[str] = []
+
+    def number(root: Expr) -> int:
+        stack = [root]
+        while stack:
+            expr = stack[-1]
+            parts = children(expr)
+            missing = [part for part in parts if part not in numbers]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            if expr not in numbers:
+                numbers[expr] = len(rows)
+                rows.append(f"{_own_fields(expr)} of {[numbers[part] for part in parts]}")
+        return numbers[root]
+
+    def block(stmts: tuple[Stmt, ...]) -> str:
+        return "{" + ";".join(map(one, stmts)) + "}"
+
+    def one(stmt: Stmt) -> str:
+        plain = {
+            f.name: value
+            for f in fields(stmt)
+            if not isinstance(value := getattr(stmt, f.name), Expr) and f.name not in ("body", "then", "orelse", "index")
+        }
+        exprs = [number(expr) for expr in exprs_of(stmt)]
+        return f"{type(stmt).__name__}{plain}{exprs}" + "".join(map(block, blocks_of(stmt)))
+
+    body = block(kernel.body)
+    return f"{kernel.params}\n{body}\n" + "\n".join(rows)
+
+
+def _own_fields(expr: Expr) -> str:
+    """What an expression is apart from its subexpressions."""
+    match expr:
+        case Load(index=index, outside=outside):
+            return f"load {expr.dtype} {expr.buffer} {len(index)} {outside is not None}"
+        case Apply(function=function):
+            return f"apply {expr.dtype} {function}"
+        case Cast(saturate=saturate):
+            return f"cast {expr.dtype} {saturate}"
+        case Reduce(function=function, axes=axes):
+            return f"reduce {expr.dtype} {function} {axes}"
+        case _:
+            return repr(expr)
 
 
 __all__ = [
     "Assign", "Buffer", "For", "If", "Kernel", "Let", "Load", "Local", "Mark", "Role", "Stmt", "Store", "Variable", "While",
-    "blocks_of", "canonical", "exprs_of", "map_blocks", "map_exprs", "map_stmts", "rename", "walk_stmts",
+    "blocks_of", "canonical", "exprs_of", "fingerprint", "map_blocks", "map_exprs", "map_stmts", "rename", "walk_stmts",
 ]  # fmt: skip

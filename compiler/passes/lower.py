@@ -18,7 +18,7 @@ from ir.dims import Size, bounded, names, symbol, upper_bound
 from ir.element import KernelBuilder, Names, Output, Tensor, buffer_tensor, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
-from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical
+from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical, fingerprint
 from ir.op import operand_names
 from ir.ops.fused import structure_of
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
@@ -140,7 +140,7 @@ class _Lowering:
     def shared(self, kernel: Kernel) -> tuple[Kernel, tuple[Size, ...]]:
         """The kernel, or an equal one made earlier; and the sizes to call that with."""
         form, mapping = canonical(kernel)
-        key = repr(form)
+        key = fingerprint(form)
         if key not in self.kernels:
             named = Kernel(self.kernel_names.fresh(kernel.name), kernel.params, kernel.body)
             self.kernels[key] = (named, {new: old for old, new in mapping.items()})

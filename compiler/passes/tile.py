@@ -21,7 +21,7 @@ from ir.blob import Blob, DeferredBlob
 from ir.dims import Atom, Dim, FloorDiv, Size, bounded, ceil_div, decide_le, minimum, names, symbol, terms
 from ir.element import Names
 from ir.expr import Apply, Expr, Index, Load, apply, walk
-from ir.kernel import Assign, For, Kernel, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
+from ir.kernel import Assign, For, Kernel, Let, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
 from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var, unflatten
 from ir.types import TensorType
@@ -246,7 +246,9 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
         return None
     update = _only_update(body[1])
     stores = [s for s in body[2:] if isinstance(s, Store)]
-    if update is None or update.name != body[0].name or len(stores) != 1 or len(body) != 3:
+    if update is None or update.name != body[0].name or len(stores) != 1:
+        return None
+    if body[-1] is not stores[0] or not all(isinstance(s, Let) for s in body[2:-1]):
         return None
     if update.function not in ("add", "max") or any(isinstance(f.extent, Expr) for f in loops):
         return None

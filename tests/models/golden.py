@@ -46,9 +46,10 @@ def zoo(name: str) -> Golden:
 
 
 def exporter(name: str) -> Golden:
-    """A graph as an exporter writes it."""
+    """A graph as an exporter writes it. ONNX Runtime also quantises the activations of products with int4 and int8
+    weights, so its answers to those are not exact."""
     folder = ROOT / "exporters" / name
-    return Golden(name, folder / "model.onnx", _pairs(folder), False)
+    return Golden(name, folder / "model.onnx", _pairs(folder), "_int4_" in name or "_int8_" in name)
 
 
 def _pairs(folder: Path) -> tuple[tuple[Path, Path], ...]:
