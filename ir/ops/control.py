@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size, decide_eq, symbol
+from ir.dims import Size, decide_eq, names, symbol
 from ir.graph import Graph
-from ir.op import Op, OpError, op, require
+from ir.op import Op, OpError, assume_equal, ints, op, require
 from ir.types import OptionalType, SequenceType, TensorType, Type
 
 
@@ -26,7 +26,7 @@ def merged_type(a: Type, b: Type, label: str) -> Type:
     if a == b:
         return a
     if isinstance(a, SequenceType) and isinstance(b, SequenceType):
-        return SequenceType(merged_type(a.element, b.element, label))
+        return SequenceType(joined_element(a.element, b.element, label))
     if isinstance(a, OptionalType) or isinstance(b, OptionalType):
         inner = [x.element if isinstance(x, OptionalType) else x for x in (a, b)]
         return OptionalType(merged_type(inner[0], inner[1], label))
@@ -36,6 +36,16 @@ def merged_type(a: Type, b: Type, label: str) -> Type:
     for axis, (x, y) in enumerate(zip(a.shape, b.shape)):
         sizes.append(x if decide_eq(x, y) else symbol(f"{label}.{axis}"))
     return a.with_shape(sizes)
+
+
+def joined_element(element: Type, other: Type, label: str) -> Type:
+    """The element type of a sequence that has some of both types. Rank 0 stands for a shape that is not known yet."""
+    if isinstance(element, TensorType) and isinstance(other, TensorType) and element.dtype == other.dtype:
+        if element.rank == 0:
+            return other
+        if other.rank == 0:
+            return element
+    return merged_type(element, other, label)
 
 
 def run(body: Graph, arrays: Sequence[Any]) -> tuple[Any, ...]:
@@ -75,4 +85,118 @@ class If_(Op):
         return outs[0] if len(outs) == 1 else outs
 
 
-__all__ = ["If_", "merged_type", "run"]
+@op
+class Loop(Op):
+    """`body` run while its condition holds, at most `trip` times.
+
+    Operands are trip, condition, `carried` values, and what the body captures.
+
+    The body takes the number of the step, the condition and the carried values, and gives the next condition, the next
+    carried values, and elements of the outputs that are stacked along a new first axis. Sizes that only a run tells are
+    symbols that begin with `label`; `steps` is the number of steps where it is known.
+    """
+
+    structural = True
+    body: Graph
+    carried: int
+    label: str = "loop"
+    steps: int = -1
+
+    def infer(self, trip: Type | None, condition: Type | None, *values: Type) -> Any:
+        inputs, outputs = self.body.inputs, self.body.outputs
+        require(len(values) == len(inputs) - 2, lambda: f"loop: {len(values)} operands for {len(inputs) - 2} inputs")
+        require(len(outputs) > self.carried, lambda: f"loop: the body has {len(outputs)} outputs")
+        types = [self._after(v.type, f"{self.label}.{i}") for i, v in enumerate(inputs[2 : 2 + self.carried])]
+        first: Size = self.steps if self.steps >= 0 else symbol(f"{self.label}.steps")
+        for i, value in enumerate(outputs[1 + self.carried :]):
+            inner = self._after(value.tensor, f"{self.label}.stacked.{i}")
+            types.append(TensorType(value.dtype, (first, *getattr(inner, "shape", ()))))
+        return types[0] if len(types) == 1 else tuple(types)
+
+    def _after(self, type_: Type, label: str) -> Type:
+        """A type inside the body as it is outside: sizes that differ from step to step get names of their own."""
+        if isinstance(type_, SequenceType):
+            return SequenceType(self._after(type_.element, label))
+        if isinstance(type_, OptionalType):
+            return OptionalType(self._after(type_.element, label))
+        if not isinstance(type_, TensorType):
+            return type_
+        prefix = f"{self.label}.in."
+        sizes = (symbol(f"{label}.{axis}") if any(n.startswith(prefix) for n in names(s)) else s
+                 for axis, s in enumerate(type_.shape))  # fmt: skip
+        return type_.with_shape(sizes)
+
+    def reference(self, trip: np.ndarray | None, condition: np.ndarray | None, *values: Any) -> Any:
+        carried, captures = list(values[: self.carried]), values[self.carried :]
+        going = True if condition is None else bool(condition.item())
+        most = np.inf if trip is None else trip.item()
+        stacked: list[list[np.ndarray]] = [[] for _ in self.body.outputs[1 + self.carried :]]
+        step = 0
+        while going and step < most:
+            outs = run(self.body, [np.array(step), np.array(going), *carried, *captures])
+            going, carried = bool(outs[0].item()), list(outs[1 : 1 + self.carried])
+            for row, element in zip(stacked, outs[1 + self.carried :]):
+                row.append(element)
+            step += 1
+        results = (*carried, *(self._stack(row, i) for i, row in enumerate(stacked)))
+        return results[0] if len(results) == 1 else results
+
+    def _stack(self, row: list[np.ndarray], position: int) -> np.ndarray:
+        if row:
+            return np.stack(row)
+        type_ = self.body.outputs[1 + self.carried + position].tensor
+        return np.zeros((0, *(s if isinstance(s, int) else 0 for s in type_.shape)), type_.dtype.numpy)
+
+
+@op
+class Scan(Op):
+    """`body` run once for every slice of the scanned operands; operands are `states`, scanned tensors, captures.
+
+    The body takes the states and one slice of each scanned tensor (along `in_axes`, backwards where `backward`), and
+    gives the next states and slices of the stacked outputs (along `out_axes`, filled backwards where `out_backward`).
+    """
+
+    structural = True
+    body: Graph
+    states: int
+    in_axes: ints = ()
+    backward: tuple[bool, ...] = ()
+    out_axes: ints = ()
+    out_backward: tuple[bool, ...] = ()
+
+    def infer(self, *values: Type) -> Any:
+        inputs, outputs = self.body.inputs, self.body.outputs
+        require(len(values) == len(inputs), lambda: f"scan: {len(values)} operands for {len(inputs)} inputs")
+        require(len(outputs) == self.states + len(self.out_axes), lambda: f"scan: the body has {len(outputs)} outputs")
+        scanned = values[self.states : self.states + len(self.in_axes)]
+        lengths = [v.shape[a] for v, a in zip(scanned, self.in_axes) if isinstance(v, TensorType)]
+        for other in lengths[1:]:
+            require(decide_eq(lengths[0], other) is not False, lambda: f"scan: lengths are {lengths}")
+            assume_equal(lengths[0], other)
+        types: list[Type] = [v.type for v in inputs[: self.states]]
+        for value, axis in zip(outputs[self.states :], self.out_axes):
+            types.append(value.tensor.with_shape((*value.shape[:axis], lengths[0], *value.shape[axis:])))
+        return types[0] if len(types) == 1 else tuple(types)
+
+    def reference(self, *values: Any) -> Any:
+        count = len(self.in_axes)
+        states, captures = list(values[: self.states]), values[self.states + count :]
+        scanned = values[self.states : self.states + count]
+        length = scanned[0].shape[self.in_axes[0]]
+        stacked: list[list[np.ndarray]] = [[] for _ in self.out_axes]
+        for step in range(length):
+            at = [length - 1 - step if flip else step for flip in self.backward]
+            slices = [np.take(x, i, axis=a) for x, i, a in zip(scanned, at, self.in_axes)]
+            outs = run(self.body, [*states, *slices, *captures])
+            states = list(outs[: self.states])
+            for row, element in zip(stacked, outs[self.states :]):
+                row.append(element)
+        made = []
+        for row, axis, flip, value in zip(stacked, self.out_axes, self.out_backward, self.body.outputs[self.states :]):
+            empty = np.zeros((0, *(s if isinstance(s, int) else 0 for s in value.shape)), value.dtype.numpy)
+            made.append(np.moveaxis(np.stack(row[::-1] if flip else row) if row else empty, 0, axis))
+        results = (*states, *made)
+        return results[0] if len(results) == 1 else results
+
+
+__all__ = ["If_", "Loop", "Scan", "joined_element", "merged_type", "run"]

@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from compiler.onnx.registry import onnx_op
+from ir import types as t
+from ir.dims import decide_eq, symbol
+from ir.graph import Graph
 from ir.op import OpError
-from ir.ops.control import If_
+from ir.ops.control import If_, joined_element
+from ir.ops.control import Loop as LoopOp
+from ir.ops.control import Scan as ScanOp
+from ir.types import OptionalType, SequenceType, TensorType, Type
+
+UNROLL = 64
+"""Loops of at most this many steps, when that is known, are unrolled, so that no loop over graphs is left."""
 
 
 def label(b: Any) -> str:
@@ -31,3 +42,167 @@ def If(b: Any, cond: Any, *, then_branch: Any, else_branch: Any) -> Any:
     except OpError as error:
         hint = "give the sizes or inputs that the condition depends on a value, so that one branch is left"
         raise OpError(f"{error}; {hint}") from error
+
+
+@onnx_op("Loop", since=1)
+def Loop(b: Any, M: Any = None, cond: Any = None, *v_initial: Any, body: Any) -> Any:
+    return _unrolled(b, M, cond, list(v_initial), body) or _looped(b, M, cond, list(v_initial), body)
+
+
+def _unrolled(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> tuple[Any, ...] | None:
+    """The outputs of a loop whose steps are decided when compiling; None where they are not, or are too many."""
+    if (trip is not None and trip.content is None) or (cond is not None and cond.content is None):
+        return None
+    most = UNROLL + 1 if trip is None else b.scalar(trip, "M")
+    going = True if cond is None else bool(cond.content.reshape(-1)[0])
+    if not isinstance(most, int) or (trip is not None and cond is None and most > UNROLL):
+        return None
+    count = len(carried)
+    stacked: list[list[Any]] = [[] for _ in body.output[1 + count :]]
+    step = 0
+    while going and step < most:
+        if step == UNROLL:
+            return None
+        outs = b.inline(body, [b.const(np.array(step, np.int64)), b.const(np.array(True)), *carried])
+        if outs[0].content is None:
+            return None
+        going, carried = bool(outs[0].content.reshape(-1)[0]), outs[1 : 1 + count]
+        for row, element in zip(stacked, outs[1 + count :]):
+            row.append(element)
+        step += 1
+    if step == 0 and stacked:
+        return None
+    return (*carried, *(stack(b, row, 0) for row in stacked))
+
+
+def stack(b: Any, elements: list[Any], axis: int) -> Any:
+    """Tensors stacked along a new axis."""
+    return b.concat(*(b.reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:])) for x in elements), axis=axis)
+
+
+def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
+    """A loop that runs as a graph. Types of carried values are widened until the body keeps them."""
+    prefix, count = label(b), len(carried)
+    types: list[Type] = [v.type for v in carried]
+    for _ in range(4):
+        graph, captured = b.subgraph(body, [TensorType(t.i64, ()), TensorType(t.bool_, ()), *types], "body")
+        made = [v.type for v in graph.outputs[1 : 1 + count]]
+        wider = [_widened(a, c, f"{prefix}.in.{i}") for i, (a, c) in enumerate(zip(types, made))]
+        if wider == types:
+            break
+        types = wider
+    else:
+        raise OpError("the types of the values it carries change with every step")
+    steps = -1
+    if (
+        trip is not None
+        and trip.content is not None
+        and _runs_to_the_end(graph)
+        and (cond is None or cond.content is not None)
+    ):
+        known = b.scalar(trip, "M")
+        steps = known if isinstance(known, int) and (cond is None or bool(cond.content.reshape(-1)[0])) else -1
+    return b.apply(LoopOp(graph, count, prefix, max(steps, -1)), trip, cond, *carried, *captured)
+
+
+def _runs_to_the_end(body: Graph) -> bool:
+    """Whether the body never stops its loop: the next condition is true, or the one it got."""
+    after = body.outputs[0]
+    if after.content is not None:
+        return bool(after.content.reshape(-1)[0])
+    return after is body.inputs[1]
+
+
+def _widened(before: Type, after: Type, prefix: str) -> Type:
+    """The type of a value that is of type `before` at first and `after` a step of the loop."""
+    if isinstance(before, OptionalType) and not isinstance(after, OptionalType):
+        return OptionalType(_widened(before.element, after, prefix))
+    if isinstance(before, SequenceType) and isinstance(after, SequenceType):
+        return SequenceType(joined_element(before.element, after.element, prefix))
+    if not isinstance(before, TensorType) or not isinstance(after, TensorType):
+        return before
+    if before.dtype != after.dtype or before.rank != after.rank:
+        raise OpError(f"a value it carries is {before} at first and {after} later")
+    return before.with_shape(
+        x if decide_eq(x, y) else symbol(f"{prefix}.{axis}")
+        for axis, (x, y) in enumerate(zip(before.shape, after.shape))
+    )
+
+
+@onnx_op("Scan", since=9)
+def Scan(
+    b: Any, *initial_state_and_scan_inputs: Any, body: Any, num_scan_inputs: int,
+    scan_input_axes: tuple[int, ...] = (), scan_input_directions: tuple[int, ...] = (),
+    scan_output_axes: tuple[int, ...] = (), scan_output_directions: tuple[int, ...] = (),
+) -> Any:  # fmt: skip
+    values = list(initial_state_and_scan_inputs)
+    count = len(values) - num_scan_inputs
+    states, scanned = values[:count], values[count:]
+    outputs = len(body.output) - count
+    if num_scan_inputs < 1 or count < 0 or outputs < 0:
+        raise OpError(f"it has {len(values)} inputs and `num_scan_inputs` {num_scan_inputs}")
+    given = scan_input_axes or (0,) * len(scanned)
+    axes = tuple(axis % x.rank for axis, x in zip(given, scanned))
+    backward = tuple(bool(v) for v in scan_input_directions or (0,) * len(scanned))
+    out_axes = tuple(scan_output_axes or (0,) * outputs)
+    out_backward = tuple(bool(v) for v in scan_output_directions or (0,) * outputs)
+    if len(axes) != len(scanned) or len(backward) != len(scanned) or {len(out_axes), len(out_backward)} != {outputs}:
+        raise OpError("axes and directions must be as many as there are scanned inputs and outputs")
+    length = scanned[0].shape[axes[0]]
+    if isinstance(length, int) and 0 < length <= UNROLL:
+        return _scan_steps(b, body, states, scanned, axes, backward, out_axes, out_backward)
+    slices = [x.tensor.with_shape((*x.shape[:a], *x.shape[a + 1 :])) for x, a in zip(scanned, axes)]
+    graph, captured = b.subgraph(body, [*(v.type for v in states), *slices], "body")
+    out_axes = tuple(a % (v.rank + 1) for a, v in zip(out_axes, graph.outputs[count:]))
+    for state, after in zip(states, graph.outputs):
+        if state.type != after.type:
+            raise OpError(f"a state is {state.type} at first and {after.type} later")
+    return b.apply(ScanOp(graph, count, axes, backward, out_axes, out_backward), *states, *scanned, *captured)
+
+
+def _scan_steps(
+    b: Any, body: Any, states: list[Any], scanned: list[Any], axes: tuple[int, ...], backward: tuple[bool, ...],
+    out_axes: tuple[int, ...], out_backward: tuple[bool, ...],
+) -> tuple[Any, ...]:  # fmt: skip
+    """The outputs of a scan, one step after the other."""
+    length, count = scanned[0].shape[axes[0]], len(states)
+    rows: list[list[Any]] = [[] for _ in out_axes]
+    for step in range(length):
+        at = [length - 1 - step if flip else step for flip in backward]
+        slices = [slice_of(b, x, axis, i) for x, axis, i in zip(scanned, axes, at)]
+        outs = b.inline(body, [*states, *slices])
+        states = outs[:count]
+        for row, element in zip(rows, outs[count:]):
+            row.append(element)
+    made = []
+    for row, axis, flip in zip(rows, out_axes, out_backward):
+        made.append(stack(b, row[::-1] if flip else row, axis % (row[0].rank + 1)))
+    return (*states, *made)
+
+
+def slice_of(b: Any, x: Any, axis: int, position: int) -> Any:
+    """Entry `position` of `axis`, without the axis."""
+    starts = tuple(position if a == axis else 0 for a in range(x.rank))
+    shape = tuple(1 if a == axis else size for a, size in enumerate(x.shape))
+    part = b.slice(x, starts=starts, shape=shape, steps=(1,) * x.rank)
+    return b.reshape(part, shape=(*x.shape[:axis], *x.shape[axis + 1 :]))
+
+
+@onnx_op("Scan", since=8)
+def Scan8(
+    b: Any, sequence_lens: Any = None, *initial_state_and_scan_inputs: Any, body: Any, num_scan_inputs: int,
+    directions: tuple[int, ...] = (),
+) -> Any:  # fmt: skip
+    """The older form: every input has a batch axis in front, and each entry of the batch is scanned alone."""
+    if sequence_lens is not None:
+        raise OpError("`sequence_lens` is not supported")
+    values = list(initial_state_and_scan_inputs)
+    batch = values[0].shape[0]
+    if not isinstance(batch, int) or not 0 < batch <= UNROLL:
+        raise OpError(f"the batch size {batch} must be known when compiling, and at most {UNROLL}")
+    rows = []
+    for entry in range(batch):
+        own = [slice_of(b, x, 0, entry) for x in values]
+        outs = Scan(b, *own, body=body, num_scan_inputs=num_scan_inputs, scan_input_directions=directions)
+        rows.append(outs if isinstance(outs, tuple) else (outs,))
+    return tuple(stack(b, list(column), 0) for column in zip(*rows))
