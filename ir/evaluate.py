@@ -10,16 +10,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from ir.dim_form import Name
-from ir.dims import Dim, Size, dim_text, evaluate, names, substitute, terms
+from ir.bind import bind_sizes, check_assumptions, check_sizes, equations, solve_sizes
+from ir.dims import Dim, evaluate
 from ir.graph import Graph, Node, Value
 from ir.op import Op
-from ir.types import SequenceType, TensorType, Type
+from ir.types import TensorType
 
 _ambient: ContextVar[dict[str, int] | None] = ContextVar("sizes", default=None)
 
@@ -56,29 +55,6 @@ def evaluate_values(
             for value in last_use.get(node, ()):
                 del values[value]
     return values
-
-
-def bind_sizes(
-    types: Sequence[Type], arrays: Sequence[Any], labels: Sequence[str] = (), given: Mapping[str, int] | None = None
-) -> dict[str, int]:
-    """The value of every symbol in `types`, solved from the shapes of `arrays`, and of those in `given`.
-
-    Shapes win over `given`. A dim that is an expression is solved where one symbol is left in it, else checked.
-    Raises ValueError, naming the input and both sizes, for a contradiction, and for a symbol that nothing tells.
-    """
-    found: dict[str, int] = {}
-    open_: list[tuple[str, int, Size, int]] = []
-    for position, (type_, array) in enumerate(zip(types, arrays)):
-        label = labels[position] if position < len(labels) else f"input {position}"
-        open_ += _equations(label, type_, array)
-    open_ = _solve(open_, found)
-    found = {**(given or {}), **found}
-    _check(_solve(open_, found), found)
-    unknown = {name for type_ in types if isinstance(type_, TensorType) for size in type_.shape for name in names(size)}
-    missing = sorted(unknown - found.keys())
-    if missing:
-        raise ValueError(f"the shapes of the inputs do not tell the size {', '.join(missing)}")
-    return found
 
 
 def materialise(op: Op, sizes: Mapping[str, int]) -> Op:
@@ -152,84 +128,5 @@ def _checked(value: Value, made: Any, sizes: dict[str, int]) -> Any:
     array = np.asarray(made)
     if array.dtype != value.type.dtype.numpy:
         raise ValueError(f"%{value.name} is {value.type}, the reference gave {array.dtype}")
-    _check(_solve(_equations(f"%{value.name}", value.type, array), sizes), sizes)
+    check_sizes(solve_sizes(equations(f"%{value.name}", value.type, array), sizes), sizes)
     return array
-
-
-# Sizes from shapes.
-
-
-def _equations(label: str, type_: Type, array: Any) -> list[tuple[str, int, Size, int]]:
-    """(label, axis, size, actual) for each axis of a tensor; sequences and optionals tell nothing."""
-    if not isinstance(type_, TensorType):
-        if isinstance(type_, SequenceType) and not isinstance(array, (list, tuple)):
-            raise ValueError(f"{label}: {type_} takes a list")
-        return []
-    shape = np.shape(array)
-    if len(shape) != type_.rank:
-        raise ValueError(f"{label}: {type_} has {type_.rank} axes, the array has shape {list(shape)}")
-    return [(label, axis, size, actual) for axis, (size, actual) in enumerate(zip(type_.shape, shape))]
-
-
-def _solve(equations: list[tuple[str, int, Size, int]], found: dict[str, int]) -> list[tuple[str, int, Size, int]]:
-    """Solves what can be solved into `found`; gives the equations that remain to be checked, in order."""
-    remaining, progress = equations, True
-    while progress:
-        progress, unsolved = False, []
-        for equation in remaining:
-            solution = _solution(equation, found)
-            if solution is None:
-                unsolved.append(equation)
-            else:
-                found[solution[0]] = solution[1]
-                progress = True
-        remaining = unsolved
-    return remaining
-
-
-def _solution(equation: tuple[str, int, Size, int], found: dict[str, int]) -> tuple[str, int] | None:
-    """The symbol that an equation determines and its value: `a*N + b == actual` with one unknown N."""
-    label, axis, size, actual = equation
-    open_ = names(size) - found.keys()
-    if len(open_) != 1:
-        return None
-    left = substitute(size, {name: found[name] for name in names(size) if name in found})
-    constant, coefficient = Fraction(0), Fraction(0)
-    for factor, monomial in terms(left):
-        if not monomial:
-            constant = Fraction(factor)
-        elif len(monomial) == 1 and isinstance(monomial[0], Name):
-            coefficient = Fraction(factor)
-        else:
-            return None
-    value = (actual - constant) / coefficient
-    if value.denominator != 1 or value < 0:
-        raise ValueError(f"{label}: axis {axis} is {actual}, which {dim_text(size)} cannot be")
-    return next(iter(open_)), int(value)
-
-
-def _check(equations: Sequence[tuple[str, int, Size, int]], found: Mapping[str, int]) -> None:
-    for label, axis, size, actual in equations:
-        if names(size) - found.keys():
-            continue
-        expected = evaluate(size, found)
-        if expected != actual:
-            where = "" if isinstance(size, int) else f" ({dim_text(size)})"
-            raise ValueError(f"{label}: axis {axis} is {actual}, it must be {expected}{where}")
-
-
-def check_assumptions(
-    bounds: Mapping[str, tuple[int, int | None]], equal_dims: Sequence[tuple[Size, Size]], sizes: Mapping[str, int]
-) -> None:
-    """Raises ValueError where `sizes` leave their bounds, or where dims that must be equal are not."""
-    for name, (least, greatest) in bounds.items():
-        value = sizes.get(name)
-        if value is not None and (value < least or (greatest is not None and value > greatest)):
-            limit = f"at least {least}" if greatest is None else f"{least} to {greatest}"
-            raise ValueError(f"the size {name} is {value}, it must be {limit}")
-    for a, b in equal_dims:
-        if not (names(a) | names(b)) <= sizes.keys():
-            continue
-        left, right = evaluate(a, sizes), evaluate(b, sizes)
-        if left != right:
-            raise ValueError(f"{dim_text(a)} is {left} and {dim_text(b)} is {right}; they must be equal")

@@ -16,7 +16,7 @@ import numpy as np
 
 from backends.c.build import build_library
 from compiler.errors import CompileError, ModelError, ToolError, UsageError
-from ir.evaluate import bind_sizes, check_assumptions
+from ir.bind import bind_sizes, check_assumptions
 from ir.blob import stored
 from ir.dims import dim_text, evaluate, parse_dim
 from ir.types import DTYPES, TensorType

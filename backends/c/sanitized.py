@@ -18,9 +18,9 @@ import numpy as np
 from backends.c.build import library_key
 from backends.c.toolchain import build_executable, find_compiler
 from compiler.errors import EXIT_INTERNAL, CompileError, UsageError
+from ir.bind import bind_sizes, check_assumptions
 from ir.blob import stored
 from ir.dims import evaluate, parse_dim
-from ir.evaluate import bind_sizes, check_assumptions
 from ir.types import DTYPES, TensorType
 
 if TYPE_CHECKING:

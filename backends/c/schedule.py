@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from backends.c import CBackend
 
 
-_ACCUMULATORS = {4: 12, 8: 12, 16: 28}
-"""Vector registers left for accumulators, by lanes: of 16 with SSE and AVX2, of 32 with AVX-512."""
+_REGISTERS = {4: 16, 8: 16, 16: 32}
+"""Vector registers by lanes: SSE and AVX2 have 16, AVX-512 has 32."""
 
 
 def pipeline(backend: CBackend) -> Pipeline:
@@ -24,5 +24,5 @@ def pipeline(backend: CBackend) -> Pipeline:
     identities = PASSES["canonicalize"].with_options(composites=False)
     tidy = ["fold", identities, "cse", "dce"]
     graph = ["fold", "canonicalize", "fold", "cse", "dce", legalize, *tidy, "layout", *tidy, "fuse"]
-    tile = PASSES["tile"].with_options(lanes=lanes(backend), accumulators=_ACCUMULATORS[lanes(backend)])
+    tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
     return Pipeline([*graph, "lower", "simplify", "reuse", "share", tile, "memory"])

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from backends.reference.scalars import FAST_INFIX, constant, converter, scalar_function
+from ir.bind import bind_sizes
 from ir.dim_form import FloorDiv, Max, Min, Name
 from ir.dims import Size, evaluate, terms
 from ir.element import identity
-from ir.evaluate import bind_sizes
 from ir.expr import Apply, Cast, Const, Expr, Index, Load, Reduce, Var, children
 from ir.kernel import Assign, For, If, Kernel, Let, Local, Stmt, Store, Variable, While, walk_stmts
 from ir.types import DType, TensorType

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from backends.reference.kernel import GARBAGE, compile_kernel, spoil
+from ir.bind import bind_sizes, check_assumptions
 from ir.dims import evaluate
-from ir.evaluate import bind_sizes, check_assumptions
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
 from ir.types import string
 

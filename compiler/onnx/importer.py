@@ -150,7 +150,7 @@ class Scope:
         known = next((v for v, o in self.imported.items() if o is outside), None) if self.captured else None
         if known is not None:
             return known
-        if outside.content is not None and outside.node is not None:
+        if outside.blob is not None or (outside.content is not None and outside.node is not None):
             inner = Builder(self.graph, before=next(self.graph.nodes(), None)).const(_content_of(outside), name=name)
             return inner
         inner = self.graph.add_input(name, outside.type)

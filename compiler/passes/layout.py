@@ -96,7 +96,7 @@ def _before(b: Builder, value: Value, perm: tuple[int, ...]) -> Value | None:
     found = _source(value)
     if found is not None and found[1] == perm:
         return found[0]
-    if value.rank == 0 or all(size == 1 for size in value.shape) and value.rank <= 1:
+    if value.rank == 0 or (all(size == 1 for size in value.shape) and value.rank <= 1):
         return value
     if value.rank > len(perm):
         return None

@@ -22,7 +22,7 @@ from ir.dims import Atom, Dim, FloorDiv, Size, bounded, ceil_div, decide_le, min
 from ir.element import Names
 from ir.expr import Apply, Expr, Index, Load, apply, walk
 from ir.kernel import Assign, For, Kernel, Let, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
-from ir.program import Branch, Call, Program, ProgramBuffer, Step
+from ir.program import Branch, Program, ProgramBuffer, Step
 from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var, unflatten
 from ir.types import TensorType
 
@@ -52,13 +52,14 @@ class Nest:
 
 
 @program_pass
-def tile(program: Program, *, lanes: int = 8, accumulators: int = 12) -> None:
-    """Tiles every kernel it can, and packs the weights of their calls. `lanes` f32 elements make a vector."""
+def tile(program: Program, *, lanes: int = 8, registers: int = 16) -> None:
+    """Tiles every kernel it can, and packs the weights of their calls. `lanes` f32 elements make a vector,
+    of which the machine has `registers`."""
     with bounded(program.bounds):
         made: dict[str, tuple[Kernel, tuple[str, int] | None]] = {}
         for kernel in program.kernels:
             packable = _constant_operands(program, kernel)
-            made[kernel.name] = tile_kernel(kernel, lanes, accumulators, packable)
+            made[kernel.name] = tile_kernel(kernel, lanes, registers, packable)
         packed: dict[tuple[str, int, int], str] = {}
 
         def visit(step: Step) -> Step:
@@ -132,7 +133,7 @@ def _branches(steps: list[Step] | tuple[Step, ...]) -> list[Branch]:
 
 
 def tile_kernel(
-    kernel: Kernel, lanes: int, accumulators: int, packable: set[str]
+    kernel: Kernel, lanes: int, registers: int, packable: set[str]
 ) -> tuple[Kernel, tuple[str, int] | None]:
     """The tiled kernel and what to pack (parameter, columns of a panel); the kernel itself where nothing applies."""
     whole, kernel = kernel, split_groups(kernel, packable)
@@ -146,9 +147,9 @@ def tile_kernel(
     if decide_le(lanes, columns) is False and (nest.weight is None or columns * 4 < lanes):  # type: ignore[operator]
         return whole, None
     if nest.weight is None and not isinstance(columns, int):
-        return _tile_unknown_columns(kernel, nest, rows, columns, lanes, accumulators), None
+        return _tile_unknown_columns(kernel, nest, rows, columns, lanes, registers), None
     most = 4 if nest.weight else columns // lanes  # type: ignore[operator]
-    shape = choose_tile(rows, columns, lanes, accumulators, range(min(4, most), 0, -1))
+    shape = choose_tile(rows, columns, lanes, registers, range(min(4, most), 0, -1))
     try:
         tiled = _apply(kernel, nest, shape)
     except ScheduleError:
@@ -191,12 +192,12 @@ def atoms(size: Size) -> list[Atom]:
 
 
 def _tile_unknown_columns(
-    kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, accumulators: int
+    kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int
 ) -> Kernel:
     """Tiles for enough columns, chosen when called; below one vector of columns the kernel runs as it is."""
     result = kernel
     for vectors in (1, 4):
-        shape = choose_tile(rows, columns, lanes, accumulators, (vectors,))
+        shape = choose_tile(rows, columns, lanes, registers, (vectors,))
         try:
             fast = _apply(kernel, nest, shape)
         except ScheduleError:
@@ -205,7 +206,7 @@ def _tile_unknown_columns(
     return result
 
 
-def choose_tile(rows: Size, columns: Size, lanes: int, accumulators: int, widths: Iterable[int]) -> Tile:
+def choose_tile(rows: Size, columns: Size, lanes: int, registers: int, widths: Iterable[int]) -> Tile:
     """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide.
 
     `widths` are the numbers of vectors that a row may have.
@@ -215,8 +216,8 @@ def choose_tile(rows: Size, columns: Size, lanes: int, accumulators: int, widths
     for v in widths:
         if total is not None and v > max(1, total):
             continue
-        for r in range(1, accumulators // v + 1):
-            if isinstance(rows, int) and r > rows or not isinstance(rows, int) and r > _ROWS_OF_UNKNOWN:
+        for r in range(1, (registers - v - 1) // v + 1):  # a row of operands and one broadcast need registers too
+            if (isinstance(rows, int) and r > rows) or (not isinstance(rows, int) and r > _ROWS_OF_UNKNOWN):
                 break
             waste = 1.0 if total is None else -(-total // v) * v / total
             if isinstance(rows, int):
@@ -316,7 +317,7 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         made = split(made, nest.columns, shape.columns, panel, lane, "exact" if is_exact else "overlap")
     outer = [f.var for f in nest.loops if f.var != nest.columns]
     count = ceil_div(column_extent, shape.columns)
-    has_few = isinstance(count, int) and count < _FEW_PANELS or not nest.weight
+    has_few = (isinstance(count, int) and count < _FEW_PANELS) or not nest.weight
     order = [*outer[:-1], panel, *outer[-1:]] if has_few and len(outer) > 1 else [panel, *outer]
     made = reorder(made, [*order, lane])
     inner = [lane]

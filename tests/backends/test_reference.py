@@ -15,10 +15,11 @@ from backends.reference import ReferenceBackend, compile_kernel, run_graph, run_
 from compiler.artifact import Artifact
 from compiler.errors import CompileError, ModelError, UsageError
 from ir import types as t
+from ir.bind import bind_sizes
 from ir.blob import ArrayBlob
 from ir.build import Builder
 from ir.dims import Size, evaluate, maximum, minimum, names, symbol
-from ir.evaluate import EvaluationError, bind_sizes, evaluate_graph, materialise
+from ir.evaluate import EvaluationError, evaluate_graph, materialise
 from ir.expr import Apply, Expr, Load, Var, const, loop_var, select
 from ir.functions import FUNCTIONS
 from ir.graph import Graph

@@ -12,8 +12,9 @@ import pytest
 
 import compiler
 from backends.c.toolchain import build_executable, find_compiler
+from ir.bind import bind_sizes
 from ir.dims import evaluate, parse_dim
-from ir.evaluate import bind_sizes, evaluate_graph
+from ir.evaluate import evaluate_graph
 from ir.types import DTYPES, TensorType
 from tests.models import golden
 

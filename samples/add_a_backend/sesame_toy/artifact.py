@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import EXIT_DOES_NOT_FIT, CompileError, UsageError, printable
+from ir.bind import bind_sizes, check_assumptions
 from ir.dims import dim_text
-from ir.evaluate import bind_sizes, check_assumptions
 from ir.graph import Graph, Node, Value
 from ir.types import DTYPES, TensorType
 from sesame_toy.machine import REGISTERS, run
