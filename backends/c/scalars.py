@@ -37,7 +37,7 @@ _STORAGE = {
     t.f8e4m3fn: "uint8_t", t.f8e4m3fnuz: "uint8_t", t.f8e5m2: "uint8_t", t.f8e5m2fnuz: "uint8_t",
     t.f8e8m0: "uint8_t", t.f4e2m1: "uint8_t",
 }  # fmt: skip
-_SUB_BYTE = {t.i4: t.i8, t.i2: t.i8, t.u4: t.u8, t.u2: t.u8}
+_SUB_BYTE = (t.i4, t.i2, t.u4, t.u2)
 _SATURATING = (t.f8e4m3fn, t.f8e4m3fnuz, t.f8e5m2, t.f8e5m2fnuz)
 
 
@@ -111,7 +111,8 @@ def _float_literal(value: float, is_double: bool) -> Text:
 
 
 def cast_text(value: Text, source: DType, target: DType, saturate: bool) -> Text:
-    """`value` of type `source` converted to `target`. Floats to integers round towards zero, saturate, and NaN is 0."""
+    """`value` of type `source` converted to `target`. Floats to integers round towards zero, saturate, and NaN is
+    0; types of less than a byte keep the low bits, as from integers."""
     if source == target:
         return value
     if target == t.bool_:
@@ -120,7 +121,7 @@ def cast_text(value: Text, source: DType, target: DType, saturate: bool) -> Text
         return _cast_to_float(value, source, target, saturate)
     if source.is_float:
         width = "f64" if source == t.f64 else "f32"
-        whole = Text(f"sesame_{width}_to_{_SUB_BYTE.get(target, target)}({value.text})")
+        whole = Text(f"sesame_{width}_to_{'i32' if target in _SUB_BYTE else target}({value.text})")
         return _wrapped_sub_byte(target, whole)
     if target in _SUB_BYTE:
         return _wrapped_sub_byte(target, Text(f"(int){value.at(UNARY)}", UNARY))

@@ -448,12 +448,12 @@ static inline float sesame_f4e2m1_to_f32(uint8_t h) {
   return sesame_from_bits_f32(bits | ((uint32_t)(h & 8u) << 28));
 }
 
-/* f32 to e2m1, nearest even, clamped to 6; NaN, which has no code, gives 6 with its sign. */
+/* f32 to e2m1, nearest even, clamped to 6; NaN, which has no code, gives 0, as the tests of ONNX have it. */
 static inline uint8_t sesame_f32_to_f4e2m1(float x) {
   uint32_t u = sesame_bits_f32(x);
   uint32_t code = sesame_encode_magnitude(u & 0x7FFFFFFFu, 1u, 1u);
   code = code > 7u ? 7u : code;
-  return (uint8_t)(code | ((u >> 28) & 8u));
+  return x != x ? (uint8_t)0 : (uint8_t)(code | ((u >> 28) & 8u));
 }
 
 #endif
