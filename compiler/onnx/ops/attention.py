@@ -113,3 +113,31 @@ def rotated(b: Any, x: Any, cos: Any, sin: Any, positions: Any, interleaved: boo
         raise OpError(f"the cache has {cos.shape[2]} angles; {wanted} elements to turn need half as many")
     cos, sin = (v if v.dtype == x.dtype else b.cast(v, to=x.dtype) for v in (cos, sin))
     return b.rotary(x, cos, sin, interleaved=interleaved)
+
+
+@onnx_op("LinearAttention", since=27)
+def LinearAttention(
+    b: Any, query: Any, key: Any, value: Any, past_state: Any = None, decay: Any = None, beta: Any = None, *,
+    chunk_size: int = 64, kv_num_heads: int, q_num_heads: int, scale: float = 0.0, update_rule: str = "gated_delta",
+) -> Any:  # fmt: skip
+    dtype = query.dtype
+    wide = t.f64 if dtype == t.f64 else t.f32
+
+    def heads(x: Any, count: int) -> Any:
+        """x[b, s, h*d] as [b, s, h, d]."""
+        if x.rank != 3 or not isinstance(x.shape[2], int) or count < 1 or x.shape[2] % count:
+            raise OpError(f"an input is {x.type}; it must have 3 axes, the last of {count} heads")
+        return widened(b.reshape(x, shape=(*x.shape[:2], count, x.shape[2] // count)))
+
+    def widened(x: Any) -> Any:
+        return x if x is None or x.dtype == wide else b.cast(x, to=wide)
+
+    q, k, v = heads(query, q_num_heads), heads(key, kv_num_heads), heads(value, kv_num_heads)
+    is_gated, is_delta = update_rule.startswith("gated"), update_rule.endswith("delta")
+    decay = heads(decay, kv_num_heads) if decay is not None and is_gated else None
+    y, state, _ = b.linear_attention(
+        q, k, v, widened(past_state), decay, widened(beta) if is_delta else None,
+        rule=update_rule, scale=scale or default_scale(q),
+    )  # fmt: skip
+    y = b.reshape(y, shape=(*y.shape[:2], y.shape[2] * y.shape[3]))
+    return tuple(x if x.dtype == dtype else b.cast(x, to=dtype) for x in (y, state))
