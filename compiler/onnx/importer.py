@@ -15,7 +15,7 @@ import onnx
 import ir.ops  # noqa: F401 - registers the ops that the builder makes
 from compiler.errors import CompileError, ModelError, NodeRef, Problems, UnsupportedError, UsageError
 from compiler.onnx import registry
-from compiler.onnx.functions import FunctionLibrary, body_of_schema
+from compiler.onnx.functions import FunctionLibrary, body_of_schema, may_have_body
 from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
@@ -188,10 +188,12 @@ class Scope:
             opset = self.opsets.get("ai.onnx")
         ref = NodeRef(name, node.op_type, domain, opset, index, self.path)
         inputs = [self.lookup(n) if n else None for n in node.input]
+        entry = registry.find(domain, node.op_type, opset or 1)
         if any(v is None and n for v, n in zip(inputs, node.input)):
+            if entry is None and not may_have_body(node, opset or 1):
+                raise self.unsupported(node, ref)  # whatever its inputs are: all of these are reported in one run
             raise Failed
         ref = _with_types(ref, node, inputs)
-        entry = registry.find(domain, node.op_type, opset or 1)
         if entry is None:
             self.expand_schema(node, ref, inputs)
             return
@@ -227,6 +229,7 @@ class Scope:
         if any(v is None and n for v, n in zip(arguments, node.input)):
             raise Failed
         opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+        opsets.setdefault("", self.opsets.get("", 1))  # bodies of operators outside of ai.onnx do not always say
         inner = Scope(self.importer, self.graph, None, f"{self.path}/{ref.name}" if self.path else ref.name, opsets)
         inner.depth = self.depth + 1
         if inner.depth > _NEST_LIMIT:
@@ -250,10 +253,13 @@ class Scope:
         """Imports an operator without an importer of its own from the function body in its ONNX schema."""
         function = body_of_schema(node, ref.opset or 1, [None if v is None else v.type for v in inputs])
         if function is None:
-            where = f" (opset {ref.opset})" if ref.opset else ": its domain has no opset in this model"
-            raise UnsupportedError("E0401", f"operator {ref.domain or 'ai.onnx'}::{node.op_type} is not supported{where}",
-                                   node=ref, file=self.importer.file, help="`sesame ops` lists what is")  # fmt: skip
+            raise self.unsupported(node, ref)
         self.call_function(function, node, ref)
+
+    def unsupported(self, node: onnx.NodeProto, ref: NodeRef) -> UnsupportedError:
+        where = f" (opset {ref.opset})" if ref.opset else ": its domain has no opset in this model"
+        message = f"operator {ref.domain or 'ai.onnx'}::{node.op_type} is not supported{where}"
+        return UnsupportedError("E0401", message, node=ref, file=self.importer.file, help="`sesame ops` lists what is")
 
 
 class Failed(Exception):
