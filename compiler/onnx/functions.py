@@ -71,6 +71,15 @@ def _fill(nodes: Sequence[onnx.NodeProto], given: dict[str, onnx.AttributeProto]
             node.attribute.extend(copies)
 
 
+def may_have_body(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether the ONNX schema of an operator gives a function body, at least for some types of inputs."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if not onnx.defs.has(node.op_type, opset, domain):
+        return False
+    schema = onnx.defs.get_schema(node.op_type, opset, domain)
+    return schema.has_function or schema.has_context_dependent_function
+
+
 def body_of_schema(node: onnx.NodeProto, opset: int, types: Sequence[Type | None]) -> onnx.FunctionProto | None:
     """The function body that the ONNX schema of an operator gives at `opset` for inputs of `types`; None without one."""
     domain = "" if node.domain == "ai.onnx" else node.domain
