@@ -14,7 +14,7 @@ from tests.onnx.suite.cases import load_cases
 from tests.onnx.suite.workers import run_cases
 
 CPU_OPTIONS = {"opt": "-O1"}
-_EVERY = 12
+_EVERY = 6
 """One case in so many runs on CPU each time."""
 
 
