@@ -122,9 +122,9 @@ def _outputs(
     loaded = load_artifact(console, opened.artifact)
     with console.stage("run"):
         actual = loaded.run(feeds)
-    if model is None:
-        assert outputs is not None
+    if outputs is not None:
         return compare_outputs(actual, read_npz(outputs), tolerance)
+    assert model is not None  # `_model_of` refused otherwise
     with console.stage(f"reference ({against})"):
         expected = reference_outputs(against, model, feeds)
     return compare_outputs(actual, expected, tolerance)

@@ -92,6 +92,13 @@ def test_verify_finds_a_difference(sesame: Sesame, artifact: Path) -> None:
     assert done.status == 1 and "WRONG: 4 of 4" in done.out
 
 
+def test_verify_a_model_against_data(sesame: Sesame, model: Path) -> None:
+    np.savez("in.npz", x=np.zeros((1, 3), np.float32))
+    np.savez("out.npz", y=np.zeros((1, 4), np.float32))
+    done = sesame("verify", model, "-O", "1", "--against", "data", "--inputs", "in.npz", "--outputs", "out.npz")
+    assert done.status == 0, done.err
+
+
 def test_verify_under_sanitizers(sesame: Sesame, model: Path) -> None:
     done = sesame("verify", model, "--sanitize", "-O", "1", "--format", "json")
     assert done.status == 0 and done.json["ok"], done.err
