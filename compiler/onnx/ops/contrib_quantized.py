@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compiler.onnx.ops.pooling import AveragePool
 from compiler.onnx.ops.quantized import integer_product, rank0
 from compiler.onnx.ops.recurrent import recurrent_attributes
 from compiler.onnx.registry import onnx_op
@@ -70,3 +71,119 @@ def MatMulIntegerToFloat(
     scale = rank0(b, a_scale) * rank0(b, b_scale)
     product = b.cast(integer_product(b, A, B, a_zero_point, b_zero_point), to=scale.dtype)
     return product * scale if bias is None else product * scale + bias
+
+
+def real(b: Any, x: Any, scale: Any, zero: Any) -> Any:
+    """The numbers that a quantised tensor stands for."""
+    return b.dequantize(x, rank0(b, scale), rank0(b, zero), to=scale.dtype)
+
+
+def quantised(b: Any, y: Any, scale: Any, zero: Any, like: Any) -> Any:
+    """Numbers as a quantised tensor, of the type of `like` where there is no zero point."""
+    to = like.dtype if zero is None else zero.dtype
+    return b.quantize(y, rank0(b, scale), rank0(b, zero), to=to)
+
+
+@onnx_op("QLinearAdd", domain=_MS)
+def QLinearAdd(
+    b: Any, A: Any, A_scale: Any, A_zero: Any, B: Any, B_scale: Any, B_zero: Any, C_scale: Any, C_zero: Any = None
+) -> Any:
+    return quantised(b, real(b, A, A_scale, A_zero) + real(b, B, B_scale, B_zero), C_scale, C_zero, A)
+
+
+@onnx_op("QLinearMul", domain=_MS)
+def QLinearMul(
+    b: Any, A: Any, A_scale: Any, A_zero: Any, B: Any, B_scale: Any, B_zero: Any, C_scale: Any, C_zero: Any = None
+) -> Any:
+    return quantised(b, real(b, A, A_scale, A_zero) * real(b, B, B_scale, B_zero), C_scale, C_zero, A)
+
+
+@onnx_op("QLinearSigmoid", domain=_MS)
+def QLinearSigmoid(b: Any, X: Any, X_scale: Any, X_zero: Any, Y_scale: Any, Y_zero: Any = None) -> Any:
+    return quantised(b, b.sigmoid(real(b, X, X_scale, X_zero)), Y_scale, Y_zero, X)
+
+
+@onnx_op("QLinearLeakyRelu", domain=_MS)
+def QLinearLeakyRelu(
+    b: Any, X: Any, X_scale: Any, X_zero: Any, Y_scale: Any, Y_zero: Any = None, *, alpha: float = 0.01
+) -> Any:
+    return quantised(b, b.leaky_relu(real(b, X, X_scale, X_zero), alpha=alpha), Y_scale, Y_zero, X)
+
+
+@onnx_op("QLinearSoftmax", domain=_MS)
+def QLinearSoftmax(
+    b: Any, X: Any, X_scale: Any, X_zero: Any, Y_scale: Any, Y_zero: Any = None, *, axis: int = -1, opset: int
+) -> Any:
+    first = axis % X.rank if X.rank else 0
+    axes = (first,) if opset >= 13 else tuple(range(first, X.rank))
+    return quantised(b, b.softmax(real(b, X, X_scale, X_zero), axes=axes), Y_scale, Y_zero, X)
+
+
+@onnx_op("QLinearConcat", domain=_MS)
+def QLinearConcat(b: Any, Y_scale: Any, Y_zero: Any, *inputs: Any, axis: int) -> Any:
+    if not inputs or len(inputs) % 3:
+        raise OpError(
+            f"it has {len(inputs)} inputs after the first two; each tensor comes with a scale and a zero point"
+        )
+    parts = [real(b, *inputs[i : i + 3]) for i in range(0, len(inputs), 3)]
+    return quantised(b, b.concat(*parts, axis=axis % parts[0].rank), Y_scale, Y_zero, inputs[0])
+
+
+@onnx_op("QLinearWhere", domain=_MS)
+def QLinearWhere(
+    b: Any, condition: Any, X: Any, X_scale: Any, X_zero: Any, Y: Any, Y_scale: Any, Y_zero: Any, Z_scale: Any,
+    Z_zero: Any = None,
+) -> Any:  # fmt: skip
+    picked = b.where(condition, real(b, X, X_scale, X_zero), real(b, Y, Y_scale, Y_zero))
+    return quantised(b, picked, Z_scale, Z_zero, X)
+
+
+@onnx_op("QLinearGlobalAveragePool", domain=_MS)
+def QLinearGlobalAveragePool(
+    b: Any, X: Any, X_scale: Any, X_zero: Any, Y_scale: Any, Y_zero: Any = None, *, channels_last: int = 0
+) -> Any:
+    axes = tuple(range(1, X.rank - 1)) if channels_last else tuple(range(2, X.rank))
+    mean = b.reduce_mean(real(b, X, X_scale, X_zero), axes=axes, keepdims=True)
+    return quantised(b, mean, Y_scale, Y_zero, X)
+
+
+@onnx_op("QLinearAveragePool", domain=_MS)
+def QLinearAveragePool(
+    b: Any, X: Any, X_scale: Any, X_zero: Any, Y_scale: Any, Y_zero: Any = None, *, auto_pad: str = "NOTSET",
+    ceil_mode: int = 0, channels_last: int = 0, count_include_pad: int = 0, kernel_shape: tuple[int, ...],
+    pads: tuple[int, ...] = (), strides: tuple[int, ...] = (),
+) -> Any:  # fmt: skip
+    if channels_last:
+        raise OpError("`channels_last` is not supported")
+    mean = AveragePool(
+        b, real(b, X, X_scale, X_zero), auto_pad=auto_pad, ceil_mode=ceil_mode, count_include_pad=count_include_pad,
+        kernel_shape=kernel_shape, pads=pads, strides=strides,
+    )  # fmt: skip
+    return quantised(b, mean, Y_scale, Y_zero, X)
+
+
+@onnx_op("QLinearReduceMean", domain=_MS)
+def QLinearReduceMean(
+    b: Any, data: Any, data_scale: Any, data_zero: Any, reduced_scale: Any, reduced_zero: Any = None, *,
+    axes: tuple[int, ...] = (), keepdims: int = 1,
+) -> Any:  # fmt: skip
+    chosen = tuple(axis % data.rank for axis in axes) or tuple(range(data.rank))
+    mean = b.reduce_mean(real(b, data, data_scale, data_zero), axes=chosen, keepdims=bool(keepdims))
+    return quantised(b, mean, reduced_scale, reduced_zero, data)
+
+
+@onnx_op("QGemm", domain=_MS)
+def QGemm(
+    b: Any, A: Any, a_scale: Any, a_zero: Any, B: Any, b_scale: Any, b_zero: Any, C: Any = None, y_scale: Any = None,
+    y_zero: Any = None, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
+) -> Any:  # fmt: skip
+    left = b.transpose(A, perm=(1, 0)) if transA else A
+    right = b.transpose(B, perm=(1, 0)) if transB else B
+    acc = integer_product(b, left, right, rank0(b, a_zero), b_zero)
+    acc = acc if C is None else acc + C
+    scale = rank0(b, a_scale) * rank0(b, b_scale)
+    scale = scale if alpha == 1.0 else scale * alpha
+    if y_scale is None:
+        return b.cast(acc, to=t.f32) * scale
+    to = A.dtype if y_zero is None else y_zero.dtype
+    return b.requantize(acc, scale / rank0(b, y_scale), rank0(b, y_zero), to=to, axis=1)
