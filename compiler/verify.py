@@ -33,12 +33,14 @@ class Tolerance:
     """An element passes within `atol + rtol * |expected|`, or within `ulp` units in the last place.
 
     What is None follows from the element type; `atol` also from the largest expected element. Where any of the three is
-    given, those left out are 0. Integers, bools and strings must be equal unless one is given.
+    given, those left out are 0. Integers, bools and strings must be equal unless one is given. Where `cosine` is given,
+    it alone decides for floats: the least cosine similarity, as quantised models are judged.
     """
 
     rtol: float | None = None
     atol: float | None = None
     ulp: int | None = None
+    cosine: float | None = None
 
     def limits(self, expected: np.ndarray) -> tuple[float, float]:
         """(atol, rtol) for an expected array."""
@@ -120,6 +122,9 @@ def compare(name: str, actual: np.ndarray, expected: np.ndarray, tolerance: Tole
     ulps = _ulps(actual, expected) if kind.kind == "float" and kind.bits >= 16 else None
     if tolerance.ulp is not None and ulps is not None:
         bad &= ulps > tolerance.ulp
+    cosine = _cosine(actual, expected) if kind.kind == "float" else None
+    if tolerance.cosine is not None and cosine is not None:
+        bad &= cosine < tolerance.cosine
     top, wrong = float(difference.max()), int(bad.sum())
     scale = largest(expected)
     return Comparison(
@@ -129,7 +134,7 @@ def compare(name: str, actual: np.ndarray, expected: np.ndarray, tolerance: Tole
         top,
         top / scale if scale else top,
         None if ulps is None else int(ulps.max()),
-        _cosine(actual, expected) if kind.kind == "float" else None,
+        cosine,
         wrong,
         expected.size,
     )

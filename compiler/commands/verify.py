@@ -65,11 +65,14 @@ def verify(
     rtol: Annotated[float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance.")] = None,
     atol: Annotated[float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance.")] = None,
     ulp: Annotated[int | None, typer.Option("--ulp", min=0, help="Tolerance in units in the last place.")] = None,
+    cosine: Annotated[
+        float | None, typer.Option("--cosine", max=1.0, help="Least cosine similarity, instead: for quantised models.")
+    ] = None,
 ) -> int:
     """Compare a compiled model with a reference; status 1 where they differ, 7 where the reference cannot run it."""
     from compiler.verify import Tolerance
 
-    tolerance = Tolerance(rtol, atol, ulp)
+    tolerance = Tolerance(rtol, atol, ulp, cosine)
     if (against == "data") != (outputs is not None):
         raise UsageError("E0213", "--against data and --outputs go together")
     options = target_options(threads, march, opt_level, sanitize="address+undefined" if sanitize else None)

@@ -42,6 +42,12 @@ def test_tolerances() -> None:
     assert compare("x", np.nextafter(expected, f32(0)), expected, Tolerance(ulp=1)).ok
 
 
+def test_cosine_alone_decides() -> None:
+    expected = np.array([1000.0, 1.0], f32)
+    assert compare("x", expected * f32(1.01), expected, Tolerance(cosine=0.999)).ok
+    assert not compare("x", expected[::-1].copy(), expected, Tolerance(cosine=0.999)).ok
+
+
 def test_nan_and_infinities_must_match() -> None:
     finite, nan, inf = np.array([1.0], f32), np.array([np.nan], f32), np.array([np.inf], f32)
     for one, other in [(finite, nan), (nan, finite), (inf, finite), (inf, -inf), (nan, inf)]:
