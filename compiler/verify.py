@@ -34,7 +34,7 @@ class Tolerance:
 
     What is None follows from the element type; `atol` also from the largest expected element. Where any of the three is
     given, those left out are 0. Integers, bools and strings must be equal unless one is given. Where `cosine` is given,
-    it alone decides for floats: the least cosine similarity, as quantised models are judged.
+    an output of floats passes too whose cosine similarity is at least that, as quantised models are judged.
     """
 
     rtol: float | None = None

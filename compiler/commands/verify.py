@@ -66,7 +66,7 @@ def verify(
     atol: Annotated[float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance.")] = None,
     ulp: Annotated[int | None, typer.Option("--ulp", min=0, help="Tolerance in units in the last place.")] = None,
     cosine: Annotated[
-        float | None, typer.Option("--cosine", max=1.0, help="Least cosine similarity, instead: for quantised models.")
+        float | None, typer.Option("--cosine", max=1.0, help="Let floats pass with at least this cosine similarity.")
     ] = None,
 ) -> int:
     """Compare a compiled model with a reference; status 1 where they differ, 7 where the reference cannot run it."""

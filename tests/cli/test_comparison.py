@@ -42,7 +42,7 @@ def test_tolerances() -> None:
     assert compare("x", np.nextafter(expected, f32(0)), expected, Tolerance(ulp=1)).ok
 
 
-def test_cosine_alone_decides() -> None:
+def test_cosine_suffices_where_given() -> None:
     expected = np.array([1000.0, 1.0], f32)
     assert compare("x", expected * f32(1.01), expected, Tolerance(cosine=0.999)).ok
     assert not compare("x", expected[::-1].copy(), expected, Tolerance(cosine=0.999)).ok
