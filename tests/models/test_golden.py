@@ -16,10 +16,9 @@ REFUSED = {
     "deepseek_v3_tiny_hfexp__prefill": r"must be a single value known when compiling.*node_Range_552",
     "mobius_bert_tiny": r"batch is 1 and sequence_len is 3; they must be equal",
     "silero_vad": r"types and ranks must agree.*/decoder/If'",
-    "silero_vad_op15": r"types and ranks must agree.*/model/decoder/If'",
 }
-"""Model -> what the error says (a regular expression): ranks and sizes that depend on data or on a size being 1, and, when
-it is called, two dims that broadcast unless they are equal. May only shrink."""
+"""Model -> what the error says (a regular expression): ranks and sizes that depend on data or on a size being 1, and,
+when it is called, two dims that broadcast unless they are equal. May only shrink."""
 
 
 def _check(model: golden.Golden, tmp_path) -> None:

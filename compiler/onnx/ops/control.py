@@ -11,7 +11,7 @@ import numpy as np
 
 from compiler.onnx.registry import onnx_op
 from ir import types as t
-from ir.dims import decide_eq, symbol
+from ir.dims import Dim, Size, decide_eq, symbol
 from ir.graph import Graph
 from ir.op import OpError
 from ir.ops.control import If_, joined_element
@@ -40,8 +40,33 @@ def If(b: Any, cond: Any, *, then_branch: Any, else_branch: Any) -> Any:
     try:
         return b.apply(If_(then, orelse, label(b)), cond, *of_then, *of_orelse)
     except OpError as error:
-        hint = "give the sizes or inputs that the condition depends on a value, so that one branch is left"
-        raise OpError(f"{error}; {hint}") from error
+        sizes = _equal_sizes(b, cond)
+        if sizes is None:
+            hint = "give the sizes or inputs that the condition depends on a value, so that one branch is left"
+            raise OpError(f"{error}; {hint}") from error
+    b.assume_equal(*sizes)
+    return tuple(b.inline(then_branch))
+
+
+def _equal_sizes(b: Any, cond: Any) -> tuple[Size, Size] | None:
+    """The two sizes whose equality is the condition, where the graph may assume it.
+
+    Exporters write `squeeze` as such an If: where a size is not 1, the rank that the rest of the model needs is not
+    there. Only the outermost graph can assume something, since it is checked when the model is called.
+    """
+    scope = b.scope
+    while scope.outer is not None and scope.captured is None:
+        scope = scope.outer
+    node = cond.node
+    while node is not None and node.op.name in ("reshape", "cast"):
+        node = node.inputs[0].node
+    if scope.captured is not None or node is None or node.op.name != "equal":
+        return None
+    contents = [v.content for v in node.inputs]
+    if any(c is None or c.size != 1 for c in contents):
+        return None
+    left, right = (c.reshape(-1)[0] for c in contents)
+    return (left if isinstance(left, Dim) else int(left)), (right if isinstance(right, Dim) else int(right))
 
 
 @onnx_op("Loop", since=1)
