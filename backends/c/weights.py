@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -45,29 +46,42 @@ def layout(program: Program) -> Image:
 
 
 class _Sink:
-    """Passes bytes on to a function, counting and hashing them."""
+    """Passes bytes on to a function, counting them; `worker` hashes one piece while the next is made and written."""
 
-    def __init__(self, put: Callable[[bytes], object]) -> None:
+    def __init__(self, put: Callable[[bytes], object], worker: ThreadPoolExecutor) -> None:
         self._put = put
+        self._worker = worker
+        self._hashed: Future[None] | None = None
+        self._digest = hashlib.sha256()
         self.count = 0
-        self.digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        self._wait()
+        self._hashed = self._worker.submit(self._digest.update, data)
         self._put(data)
-        self.digest.update(data)
         self.count += len(data)
         return len(data)
+
+    def hexdigest(self) -> str:
+        """SHA-256 of all that was written."""
+        self._wait()
+        return self._digest.hexdigest()
+
+    def _wait(self) -> None:
+        if self._hashed is not None:
+            self._hashed.result()
 
 
 def _stream(image: Image, put: Callable[[bytes], object]) -> str:
     """Passes the image on piece by piece; returns its SHA-256."""
-    sink = _Sink(put)
-    for offset, blob in image.blobs:
-        assert offset == sink.count
-        written = write_blob(blob, cast(BinaryIO, sink))
-        assert written == blob.nbytes, f"{blob!r} wrote {written} bytes"
-        sink.write(b"\0" * (-written % ALIGNMENT))
-    return sink.digest.hexdigest()
+    with ThreadPoolExecutor(1) as worker:
+        sink = _Sink(put, worker)
+        for offset, blob in image.blobs:
+            assert offset == sink.count
+            written = write_blob(blob, cast(BinaryIO, sink))
+            assert written == blob.nbytes, f"{blob!r} wrote {written} bytes"
+            sink.write(b"\0" * (-written % ALIGNMENT))
+        return sink.hexdigest()
 
 
 def write_file(image: Image, path: Path) -> str:
