@@ -6,10 +6,12 @@ Loading one needs its manifest and its target's loader, and none of the compiler
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compiler.backend import find_backend
 from compiler.errors import ModelError
 
 MANIFEST = "manifest.json"
@@ -19,7 +21,7 @@ SCHEMA_VERSION = 1
 class Artifact:
     """A compiled model in `folder`. `manifest` says what it is: inputs, outputs, dims, memory, files."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Opens a folder. Raises ModelError where it holds no artifact that this version reads."""
         self.folder = Path(folder)
         path = self.folder / MANIFEST
@@ -38,9 +40,7 @@ class Artifact:
         return str(self.manifest["target"])
 
     def load(self, **options: Any) -> Any:
-        """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it first where the target needs that."""
-        from compiler.backend import find_backend
-
+        """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it where the target needs that."""
         return find_backend(self.target, **{**self.manifest.get("options", {}), **options}).load(
             self.folder, self.manifest
         )

@@ -7,7 +7,9 @@ verbose flags: printing, timing, verifying and numeric checks are observers (`co
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -259,9 +261,6 @@ def _as_pass(step: Pass | type[Rule] | str) -> Pass:
 
 def load_passes() -> None:
     """Registers the passes of `compiler.passes`."""
-    import importlib
-    import pkgutil
-
     import compiler.passes as package
 
     for found in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):

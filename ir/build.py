@@ -66,7 +66,10 @@ class Builder:
         """Operands as values; plain numbers become constants of the type of the first tensor operand."""
         operands = list(operands)
         like = next((v.tensor.dtype for v in operands if isinstance(v, Value) and isinstance(v.type, TensorType)), None)
-        return [v if v is None or isinstance(v, Value) else self.const(v, None if isinstance(v, np.ndarray) else like) for v in operands]
+        return [
+            v if v is None or isinstance(v, Value) else self.const(v, None if isinstance(v, np.ndarray) else like)
+            for v in operands
+        ]
 
     def const(self, value: Any, dtype: DType | None = None, name: str | None = None) -> Value:
         """A constant from a blob, an array or a number (numbers: i64, f32 or bool unless `dtype` says otherwise)."""

@@ -79,7 +79,11 @@ class Tensor:
         if len(index) != self.rank:
             raise ValueError(f"{len(index)} indices into {self.type}")
         exprs = tuple(as_expr(i, t.i64) for i in index)
-        return self._load(exprs, None if outside is None else as_expr(outside, self.dtype))
+        return self.load(exprs, None if outside is None else as_expr(outside, self.dtype))
+
+    def load(self, index: tuple[Expr, ...], outside: Expr | None) -> Expr:
+        """`at`, for what is an expression already: an i64 for each axis, and a value of this dtype or None."""
+        return self._load(index, outside)
 
     def broadcast_at(self, index: Sequence[Operand]) -> Expr:
         """The element that NumPy broadcasting pairs with `index` of a result of at least this rank."""
@@ -192,7 +196,8 @@ def highest(dtype: DType) -> Any:
 
 def identity(function: str, dtype: DType) -> Expr:
     """The value that leaves `function` unchanged."""
-    return const({"add": 0, "mul": 1, "max": lowest(dtype), "min": highest(dtype), "or": False, "and": True}[function], dtype)
+    neutral = {"add": 0, "mul": 1, "max": lowest(dtype), "min": highest(dtype), "or": False, "and": True}
+    return const(neutral[function], dtype)
 
 
 class KernelBuilder:
@@ -227,7 +232,8 @@ class KernelBuilder:
         """Nested loops, outermost first; yields the loop variable, or a tuple where there are several."""
         variables = [self.names.fresh(hint) for hint in extents]
         tops = [None if isinstance(e, Expr) else upper_bound(e) for e in extents.values()]
-        with self.block() as body, bounded({v: (0, None if top is None else max(0, int(top) - 1)) for v, top in zip(variables, tops)}):
+        ranges = {v: (0, None if top is None else max(0, int(top) - 1)) for v, top in zip(variables, tops)}
+        with self.block() as body, bounded(ranges):
             yield loop_var(variables[0]) if len(variables) == 1 else tuple(loop_var(v) for v in variables)
         inner = tuple(body)
         for variable, extent in reversed(list(zip(variables, extents.values()))):
@@ -287,11 +293,12 @@ class Output(Tensor):
     """A buffer that a kernel writes; it can be read back as well."""
 
     def __init__(self, name: str, type_: TensorType) -> None:
-        super().__init__(type_, buffer_tensor(name, type_)._load)
+        super().__init__(type_, buffer_tensor(name, type_).load)
         self.name = name
 
 
 __all__ = [
-    "KernelBuilder", "Names", "Output", "Tensor", "all_over", "any_over", "apply", "buffer_tensor", "cast", "computed_tensor", "const",
-    "guard", "highest", "identity", "inside", "lowest", "max_over", "min_over", "naming", "prod_over", "select", "sum_over",
+    "KernelBuilder", "Names", "Output", "Tensor", "all_over", "any_over", "apply", "buffer_tensor", "cast",
+    "computed_tensor", "const", "guard", "highest", "identity", "inside", "lowest", "max_over", "min_over", "naming",
+    "prod_over", "select", "sum_over",
 ]  # fmt: skip

@@ -247,7 +247,8 @@ def cast(value: Expr, dtype: DType, saturate: bool = True) -> Expr:
         return value
     if isinstance(value, Const) and dtype == t.i64 and value.dtype.is_integer:
         return Index(t.i64, int(value.value))  # type: ignore[arg-type]
-    if isinstance(value, Index) and isinstance(value.value, int) and dtype.kind in ("int", "uint", "float") and dtype.bits >= 32:
+    is_wide = dtype.kind in ("int", "uint", "float") and dtype.bits >= 32
+    if isinstance(value, Index) and isinstance(value.value, int) and is_wide:
         return const(value.value, dtype)
     return Cast(dtype, value, saturate)
 

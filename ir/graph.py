@@ -305,7 +305,7 @@ class Graph:
             self.remove(node)
 
     def clone(self) -> Graph:
-        """An independent copy with the same names; nested graphs and blobs are shared (they are not mutated in place)."""
+        """An independent copy with the same names; nested graphs and blobs are shared (they do not change in place)."""
         copy = Graph(self.name)
         copy.bounds, copy.equal_dims = dict(self.bounds), list(self.equal_dims)
         mapped: dict[Value, Value] = {}

@@ -254,7 +254,8 @@ def rename(kernel: Kernel, mapping: dict[str, str]) -> Kernel:
         stmt = map_exprs(stmt, lambda e: transform(e, one, memo))
         match stmt:
             case For():
-                return replace(stmt, var=name(stmt.var), extent=stmt.extent if isinstance(stmt.extent, Expr) else size(stmt.extent))
+                extent = stmt.extent if isinstance(stmt.extent, Expr) else size(stmt.extent)
+                return replace(stmt, var=name(stmt.var), extent=extent)
             case Let() | Variable() | Assign():
                 return replace(stmt, name=name(stmt.name))
             case Local():
@@ -327,11 +328,8 @@ def fingerprint(kernel: Kernel) -> str:
         return "{" + ";".join(map(one, stmts)) + "}"
 
     def one(stmt: Stmt) -> str:
-        plain = {
-            f.name: value
-            for f in fields(stmt)
-            if not isinstance(value := getattr(stmt, f.name), Expr) and f.name not in ("body", "then", "orelse", "index")
-        }
+        own = {f.name: getattr(stmt, f.name) for f in fields(stmt) if f.name not in ("body", "then", "orelse", "index")}
+        plain = {key: value for key, value in own.items() if not isinstance(value, Expr)}
         exprs = [number(expr) for expr in exprs_of(stmt)]
         return f"{type(stmt).__name__}{plain}{exprs}" + "".join(map(block, blocks_of(stmt)))
 
@@ -355,6 +353,7 @@ def _own_fields(expr: Expr) -> str:
 
 
 __all__ = [
-    "Assign", "Buffer", "For", "If", "Kernel", "Let", "Load", "Local", "Mark", "Role", "Stmt", "Store", "Variable", "While",
-    "blocks_of", "canonical", "exprs_of", "fingerprint", "map_blocks", "map_exprs", "map_stmts", "rename", "walk_stmts",
+    "Assign", "Buffer", "For", "If", "Kernel", "Let", "Load", "Local", "Mark", "Role", "Stmt", "Store", "Variable",
+    "While", "blocks_of", "canonical", "exprs_of", "fingerprint", "map_blocks", "map_exprs", "map_stmts", "rename",
+    "walk_stmts",
 ]  # fmt: skip

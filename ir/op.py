@@ -1,4 +1,4 @@
-"""How an operator is declared: one frozen class with its attributes, its type rule, its meaning, and how it becomes code.
+"""How an operator is declared: one frozen class with attributes, its type rule, its meaning, and how it becomes code.
 
 A class decorated with `@op` has `infer` (types in, types out), `reference` (its meaning in NumPy), and exactly one of
 `element` (the value of one output element), `expand` (other ops), or `kernel` (a loop nest). Ops that only a graph
@@ -87,7 +87,7 @@ class Op:
     """Base of all ops. Instances are immutable and hashable: an op is its class and its attributes."""
 
     name: ClassVar[str] = ""
-    axes: ClassVar[str] = ""
+    index_names: ClassVar[str] = ""
     """Names of the output's index variables, e.g. "n oc oh ow"; shorter outputs use the last of them."""
     symbolic: ClassVar[bool] = False
     """`reference` also holds for object arrays of symbolic dims, so that shape arithmetic folds."""
@@ -187,5 +187,6 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 
 
 __all__ = [
-    "OPS", "Example", "Op", "OpError", "assume_equal", "assumptions", "case", "ints", "op", "operand_names", "parse_type", "require", "sample", "sizes", "split_commas",
+    "OPS", "Example", "Op", "OpError", "assume_equal", "assumptions", "case", "ints", "op", "operand_names",
+    "parse_type", "require", "sample", "sizes", "split_commas",
 ]  # fmt: skip

@@ -6,15 +6,29 @@ either is right or says why not. Which schedule is good for which machine is not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ir import types as t
 from ir.dims import Size, ceil_div, decide_le, minimum, names, settle, substitute, symbol
 from ir.expr import Expr, Index, Load, Reduce, Var, transform
 from ir.kernel import (
-    Assign, Buffer, For, If, Kernel, Let, Local, Mark, Stmt, Store, Variable, map_exprs, map_stmts, rename, walk_stmts,
-)  # fmt: skip
+    Assign,
+    Buffer,
+    For,
+    If,
+    Kernel,
+    Let,
+    Local,
+    Mark,
+    Stmt,
+    Store,
+    Variable,
+    map_exprs,
+    map_stmts,
+    rename,
+    walk_stmts,
+)
 from ir.types import TensorType
 
 
@@ -52,7 +66,7 @@ def substitute_var(block: tuple[Stmt, ...], name: str, value: Size) -> tuple[Stm
     return map_stmts(block, stmt)
 
 
-def _replace_loop(kernel: Kernel, name: str, make) -> Kernel:  # noqa: ANN001 - For -> statement or statements
+def _replace_loop(kernel: Kernel, name: str, make: Callable[[For], Stmt | tuple[Stmt, ...]]) -> Kernel:
     find_loop(kernel, name)
 
     def stmt(s: Stmt) -> Stmt | tuple[Stmt, ...]:
@@ -82,7 +96,8 @@ def split(kernel: Kernel, loop: str, factor: int, outer: str, inner: str, tail: 
         if decide_le(factor, extent) is False:
             raise ScheduleError(f"{loop} has fewer than {factor} iterations")
         body = substitute_var(found.body, loop, minimum(o * factor, extent - factor) + i)
-        return _replace_loop(kernel, loop, lambda s: For(outer, ceil_div(extent, factor), (For(inner, factor, body),), s.mark))
+        blocks = ceil_div(extent, factor)
+        return _replace_loop(kernel, loop, lambda s: For(outer, blocks, (For(inner, factor, body),), s.mark))
     if tail != "peel":
         raise ScheduleError(f"unknown tail {tail!r}")
     body = substitute_var(found.body, loop, o * factor + i)
@@ -288,7 +303,7 @@ def choose(condition: Expr, fast: Kernel, plain: Kernel) -> Kernel:
     if fast.params != plain.params:
         raise ScheduleError("the two kernels have different parameters")
     a, b = fast.body[0], plain.body[0]
-    if len(fast.body) == len(plain.body) == 1 and isinstance(a, For) and isinstance(b, For):
-        if (a.var, a.extent, a.mark) == (b.var, b.extent, b.mark):
-            return replace(fast, body=(replace(a, body=(If(condition, a.body, _renamed_locals(b.body, "_p")),)),))
+    is_one = len(fast.body) == len(plain.body) == 1
+    if is_one and isinstance(a, For) and isinstance(b, For) and (a.var, a.extent, a.mark) == (b.var, b.extent, b.mark):
+        return replace(fast, body=(replace(a, body=(If(condition, a.body, _renamed_locals(b.body, "_p")),)),))
     return replace(fast, body=(If(condition, fast.body, _renamed_locals(plain.body, "_p")),))

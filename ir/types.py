@@ -181,5 +181,6 @@ def tensor(dtype: DType | str, *shape: Size) -> TensorType:
 
 
 __all__ = [
-    "DTYPES", "DType", "Dim", "MapType", "OptionalType", "SequenceType", "Size", "TensorType", "Type", "dtype_of", "tensor",
+    "DTYPES", "DType", "Dim", "MapType", "OptionalType", "SequenceType", "Size", "TensorType", "Type", "dtype_of",
+    "tensor",
 ]  # fmt: skip

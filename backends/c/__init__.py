@@ -23,7 +23,7 @@ class CBackend(Backend):
     loaded, `sanitize` a +-separated list of sanitizers to build with."""
 
     name: ClassVar[str] = "c"
-    description: ClassVar[str] = "C11 source, a weights file and a CMake project; built with the host's C compiler to run"
+    description: ClassVar[str] = "C11 source, weights file and CMake project; built with the host's C compiler to run"
 
     march: str = "native"
     threads: int = 1

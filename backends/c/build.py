@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 
 
-def build_library(folder: Path, manifest: Mapping[str, Any], options: CBackend, progress: Progress | None = None) -> Path:
+def build_library(
+    folder: Path, manifest: Mapping[str, Any], options: CBackend, progress: Progress | None = None
+) -> Path:
     """The shared library of an emitted folder, built where it is missing. Raises ToolError."""
     compiler = find_compiler(options.cc or None)
     sanitize = tuple(s for s in options.sanitize.split("+") if s)
@@ -29,7 +31,8 @@ def build_library(folder: Path, manifest: Mapping[str, Any], options: CBackend, 
 
 def library_key(folder: Path, manifest: Mapping[str, Any], options: CBackend, compiler: Compiler) -> str:
     """Names a build: the code, the compiler, and how it is called."""
-    digest = hashlib.sha256(repr((compiler.command, compiler.version, options.opt, options.march, options.sanitize)).encode())
+    how = (compiler.command, compiler.version, options.opt, options.march, options.sanitize)
+    digest = hashlib.sha256(repr(how).encode())
     for name in sorted(manifest["files"]):
         if name.endswith((".c", ".h")):
             digest.update(name.encode() + b"\0" + (folder / name).read_bytes())

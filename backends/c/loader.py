@@ -117,7 +117,8 @@ def _map_weights(folder: Path, manifest: Mapping[str, Any]) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise ModelError("E0311", f"the weights cannot be read: {error}", file=str(path)) from error
     if len(mapped) != weights["bytes"]:
-        raise ModelError("E0311", f"the weights have {len(mapped)} bytes, the manifest says {weights['bytes']}", file=str(path))
+        message = f"the weights have {len(mapped)} bytes, the manifest says {weights['bytes']}"
+        raise ModelError("E0311", message, file=str(path))
     return np.frombuffer(mapped, np.uint8)
 
 
@@ -126,7 +127,8 @@ def _start_pool(library: ctypes.CDLL, threads: int) -> tuple[np.ndarray | None, 
         return None, None
     library.sesame_pool_bytes.restype = ctypes.c_size_t
     library.sesame_pool_bytes.argtypes = [ctypes.c_int]
-    library.sesame_pool_start.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p)]
+    pool_out = ctypes.POINTER(ctypes.c_void_p)
+    library.sesame_pool_start.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, pool_out]
     library.sesame_pool_stop.argtypes = [ctypes.c_void_p]
     needed = library.sesame_pool_bytes(threads)
     storage = np.zeros(needed + _ALIGNMENT, np.uint8)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backends.c.emit import lanes
+from backends.c.support import remembering
 from compiler.pipeline import PASSES, Pipeline, load_passes
 
 if TYPE_CHECKING:
@@ -16,9 +18,6 @@ _REGISTERS = {4: 16, 8: 16, 16: 32}
 
 def pipeline(backend: CBackend) -> Pipeline:
     """canonicalize and fold first, then what the target needs, then kernels, then memory."""
-    from backends.c.emit import lanes
-    from backends.c.support import remembering
-
     load_passes()
     legalize = PASSES["legalize"].with_options(accepts=remembering())
     identities = PASSES["canonicalize"].with_options(composites=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from backends.c.kernels import unsupported
 from backends.c.scalars import is_supported
 from compiler.passes.lower import kernel_of
 from ir.graph import Node
@@ -52,8 +53,6 @@ def remembering() -> Callable[[Node], bool | str]:
 
 
 def _kernel_reason(node: Node) -> str | None:
-    from backends.c.kernels import unsupported
-
     kernel, _ = kernel_of(node)
     reason = unsupported(kernel)
     return None if reason is None else f"{node.op.name}: {reason}"

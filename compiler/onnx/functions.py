@@ -1,11 +1,13 @@
 """Function bodies: those a model brings, and those ONNX's own schemas give for operators.
 
-A body becomes a list of nodes with the caller's attributes filled in; the importer inlines them. Nothing is imported here.
+A body becomes a list of nodes with the caller's attributes filled in; the importer inlines them. Nothing is imported
+here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import onnx
 import onnx.defs
@@ -46,7 +48,7 @@ class FunctionLibrary:
 
 
 def _fill(nodes: Sequence[onnx.NodeProto], given: dict[str, onnx.AttributeProto]) -> None:
-    """Replaces attribute references in `nodes`, and in graphs inside them, by what is given; absent ones are dropped."""
+    """Replaces attribute references in `nodes`, and in graphs inside them, by what is given; drops absent ones."""
     pending = list(nodes)
     while pending:
         node = pending.pop()
@@ -73,19 +75,16 @@ def _fill(nodes: Sequence[onnx.NodeProto], given: dict[str, onnx.AttributeProto]
 
 def may_have_body(node: onnx.NodeProto, opset: int) -> bool:
     """Whether the ONNX schema of an operator gives a function body, at least for some types of inputs."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    if not onnx.defs.has(node.op_type, opset, domain):
-        return False
-    schema = onnx.defs.get_schema(node.op_type, opset, domain)
-    return schema.has_function or schema.has_context_dependent_function
+    schema = _schema_of(node, opset)
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
 def body_of_schema(node: onnx.NodeProto, opset: int, types: Sequence[Type | None]) -> onnx.FunctionProto | None:
-    """The function body that the ONNX schema of an operator gives at `opset` for inputs of `types`; None without one."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    if not onnx.defs.has(node.op_type, opset, domain):
+    """The function body that an operator's ONNX schema gives at `opset` for inputs of `types`; None without one."""
+    schema = _schema_of(node, opset)
+    if schema is None:
         return None
-    schema = onnx.defs.get_schema(node.op_type, opset, domain)
+    domain = _domain_of(node)
     if schema.has_function:
         body = schema.function_body
         function = onnx.FunctionProto()
@@ -104,6 +103,16 @@ def body_of_schema(node: onnx.NodeProto, opset: int, types: Sequence[Type | None
     _default_attributes(function, schema)
     _ensure_opset(function, domain, opset)
     return function
+
+
+def _domain_of(node: onnx.NodeProto) -> str:
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def _schema_of(node: onnx.NodeProto, opset: int) -> Any:
+    """The OpSchema of an operator at `opset`, or None. (Its type stubs leave out all that concerns functions.)"""
+    domain = _domain_of(node)
+    return onnx.defs.get_schema(node.op_type, opset, domain) if onnx.defs.has(node.op_type, opset, domain) else None
 
 
 def _default_attributes(function: onnx.FunctionProto, schema: onnx.defs.OpSchema) -> None:

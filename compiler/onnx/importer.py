@@ -42,7 +42,7 @@ class OnnxBuilder(Builder):
         return position < len(self.output_names) and bool(self.output_names[position])
 
     def subgraph(self, proto: onnx.GraphProto, types: Sequence[Type], name: str) -> tuple[Graph, list[Value]]:
-        """A nested graph as a closed Graph whose inputs are `types` and then what it captures; and the captured values."""
+        """A nested graph as a closed Graph, whose inputs are `types` and then what it captures; the captured values."""
         return self.scope.close(proto, types, name, self.ref)
 
     def inline(self, proto: onnx.GraphProto, arguments: Sequence[Value] = ()) -> list[Value]:
@@ -140,7 +140,7 @@ class Scope:
         raise ModelError("E0302", f"nothing produces the value '{name}'")
 
     def capture(self, name: str, value: Value) -> Value:
-        """`value` as seen in this scope's graph: an outer value becomes a further input of each closed graph between."""
+        """`value` as seen in this scope's graph: an outer value becomes one more input of each closed graph between."""
         if value.graph is self.graph:
             return value
         assert self.outer is not None
@@ -151,8 +151,7 @@ class Scope:
         if known is not None:
             return known
         if outside.blob is not None or (outside.content is not None and outside.node is not None):
-            inner = Builder(self.graph, before=next(self.graph.nodes(), None)).const(_content_of(outside), name=name)
-            return inner
+            return Builder(self.graph, before=next(self.graph.nodes(), None)).const(_content_of(outside), name=name)
         inner = self.graph.add_input(name, outside.type)
         self.captured[name] = outside
         self.imported[inner] = outside
@@ -341,7 +340,7 @@ class Importer:
         return graph
 
     def bind_constants(self, scope: Scope, types: Mapping[str, Type]) -> None:
-        """Makes constants of the inputs that have a value in `constants`. Raises UsageError for one that does not fit."""
+        """Makes constants of inputs that have a value in `constants`. Raises UsageError for one that does not fit."""
         b = Builder(scope.graph)
         for name, array in self.constants.items():
             type_ = types.get(name)

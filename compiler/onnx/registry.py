@@ -1,4 +1,4 @@
-"""ONNX operators: one Python function each, whose signature is the ONNX schema and whose body is what one would write on paper.
+"""ONNX operators: one Python function each; its signature is the ONNX schema, its body what one would write on paper.
 
 `@onnx_op("Gemm", since=7)` files the function under its operator; the newest version not above the model's opset is
 used. Positional parameters are inputs (default None: optional, `*xs`: variadic), keyword-only ones are attributes with

@@ -1,7 +1,8 @@
 """The inputs of a model: their types, and what their dims are called.
 
 ONNX dims are numbers, names, or expressions as text; exporters also write digits, "?" and -1. A name that is not an
-expression of other dims is a symbol; the same name is the same symbol everywhere. Anonymous dims get names of their own.
+expression of other dims is a symbol; the same name is the same symbol everywhere. Dims without one get names of their
+own.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from ir.element import Names, Tensor, naming
 from ir.expr import Apply, Expr, Index, Load, Reduce, loop_var, walk
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op
+from ir.ops.fused import tensor_of
 from ir.rewrite import remove_dead
 from ir.types import TensorType
 
@@ -267,20 +268,18 @@ def _used_in_place(group: Group, value: Value) -> bool:
 
         return Tensor(type_, load)
 
-    body, operands = _body(group)
+    body, _ = _body(group)
     inner = (
         next(n for n in body.nodes() if n.op is group.core.op and n.output.name == value.name) if group.core else None
     )
     if inner is None:
         return False
-    from ir.ops.fused import _tensor_of
-
     known: dict[Value, Tensor] = {v: Tensor(v.tensor, _plain_load(v.tensor, i)) for i, v in enumerate(body.inputs)}
     for node in body.nodes():
         if node is inner:
             known[node.output] = watch(node.output.tensor)
         else:
-            known[node.output] = _tensor_of(node.output, [None if v is None else known[v] for v in node.inputs])
+            known[node.output] = tensor_of(node.output, [None if v is None else known[v] for v in node.inputs])
     with naming(Names([str(i.value) for i in index if isinstance(i, Index)])):
         known[body.outputs[0]].at(*index)
     return seen == {index}

@@ -92,7 +92,7 @@ def _sink(graph: Graph, node: Node) -> None:
 
 
 def _before(b: Builder, value: Value, perm: tuple[int, ...]) -> Value | None:
-    """A value whose transpose by `perm` broadcasts as `value` does; None where that would cost a transpose at run time."""
+    """A value whose transpose by `perm` broadcasts as `value` does; None where that would cost one at run time."""
     found = _source(value)
     if found is not None and found[1] == perm:
         return found[0]

@@ -200,10 +200,9 @@ def kernel_of(node: Node) -> tuple[Kernel, list[Value]]:
             node.op.kernel(k, outputs, *tensors)
         else:
             _element_loops(k, node, outputs[0], tensors)
-    used = {v: name for v, name in operands.items()}
-    params = [Buffer(name, v.tensor, "const" if v.blob is not None else "in") for v, name in used.items()]
+    params = [Buffer(name, v.tensor, "const" if v.blob is not None else "in") for v, name in operands.items()]
     params += [Buffer(o.name, o.type, "out") for o in outputs]
-    return Kernel(_kernel_name(node), tuple(params), k.body), list(used)
+    return Kernel(_kernel_name(node), tuple(params), k.body), list(operands)
 
 
 def _hints(node: Node) -> list[str]:
@@ -238,19 +237,19 @@ def _kernel_name(node: Node) -> str:
     return re.sub(r"\W", "_", "_".join(short)) or "move"
 
 
-def _core_axes(node: Node) -> list[str]:
+def _index_names(node: Node) -> list[str]:
     """Names for the output's index variables."""
     rank = node.outputs[0].rank
     body = getattr(node.op, "body", None)
     ops = [n.op for n in body.nodes()] if node.op.name == "fused" and body is not None else [node.op]
-    given = next((op.axes.split() for op in ops if isinstance(op.axes, str) and op.axes), [])
+    given = next((op.index_names.split() for op in ops if op.index_names), [])
     letters = given[-rank:] if rank and len(given) >= rank else _LETTERS.get(rank, "").split()
     return letters if len(letters) == rank else [f"i{axis}" for axis in range(rank)]
 
 
 def _element_loops(k: KernelBuilder, node: Node, out: Output, tensors: list[Tensor | None]) -> None:
     """Loops over the output around its element rule. An axis of size 1 has no loop."""
-    hints = _core_axes(node)
+    hints = _index_names(node)
     variables: list[tuple[str, Size]] = []
     index: list[Expr] = []
     for hint, size in zip(hints, out.shape):
@@ -274,7 +273,7 @@ def _element_loops(k: KernelBuilder, node: Node, out: Output, tensors: list[Tens
 
 
 def bind_reductions(value: Expr, names_: Names) -> tuple[list[Stmt], Expr]:
-    """Statements that compute the reductions of an expression into accumulators, and the expression in terms of them."""
+    """Statements that compute the reductions of an expression into accumulators, and the expression of those."""
     stmts: list[Stmt] = []
     done: dict[Expr, Expr] = {}
 

@@ -7,7 +7,7 @@ is exact: a number, or a function of the symbolic dims. Kernels are not changed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from compiler.pipeline import program_pass
@@ -98,7 +98,9 @@ def _place_fixed(buffers: list[tuple[ProgramBuffer, int]], lives: dict[str, Life
     return total
 
 
-def _place_symbolic(program: Program, buffers: list[tuple[ProgramBuffer, Size]], lives: dict[str, Lifetime]) -> None:
+def _place_symbolic(
+    program: Program, buffers: Sequence[tuple[ProgramBuffer, Size]], lives: dict[str, Lifetime]
+) -> None:
     """Slots for buffers of symbolic size, in order of first use."""
     tenants: list[tuple[int, list[Lifetime]]] = []
     for buffer, size in sorted(buffers, key=lambda item: (lives[item[0].name].first, item[0].name)):

@@ -75,19 +75,17 @@ def in_place(kernel: Kernel, operand: str) -> Kernel | None:
         return None
     for stmt in walk_stmts(kernel.body):
         for expr in walk(*exprs_of(stmt)):
-            if isinstance(expr, Load) and expr.buffer in (operand, result):
-                if (
-                    stmt is not stores[0]
-                    or expr.buffer == result
-                    or expr.index != stores[0].index
-                    or expr.outside is not None
-                ):
-                    return None
+            if not isinstance(expr, Load) or expr.buffer not in (operand, result):
+                continue
+            is_same_place = stmt is stores[0] and expr.index == stores[0].index and expr.outside is None
+            if expr.buffer == result or not is_same_place:
+                return None
 
     def moved(expr: Expr) -> Expr | None:
         return Load(expr.dtype, result, expr.index) if isinstance(expr, Load) and expr.buffer == operand else None
 
     memo: dict[Expr, Expr] = {}
     body = map_stmts(kernel.body, lambda stmt: map_exprs(stmt, lambda e: transform(e, moved, memo)))
-    params = tuple(b for b in kernel.params if b.name not in (operand, result)) + (Buffer(result, given.type, "inout"),)
+    kept = (b for b in kernel.params if b.name not in (operand, result))
+    params = (*kept, Buffer(result, given.type, "inout"))
     return Kernel(f"{kernel.name}_into_{operand}", params, body)

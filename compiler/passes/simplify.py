@@ -23,19 +23,22 @@ def _block(block: tuple[Stmt, ...], extents: dict[str, Size], shapes: dict[str, 
     memo: dict[Expr, Expr] = {}
     for stmt in block:
         stmt = map_exprs(stmt, lambda e: transform(e, lambda x: _one(x, extents, shapes), memo))
-        inner = extents
-        if isinstance(stmt, For) and not isinstance(stmt.extent, Expr):
-            inner = {**extents, stmt.var: stmt.extent}
-            top = upper_bound(stmt.extent)
-            with bounded({stmt.var: (0, None if top is None else max(0, int(top) - 1))}):
-                stmt = map_blocks(stmt, lambda b: _block(b, inner, shapes))
-        else:
-            stmt = map_blocks(stmt, lambda b: _block(b, inner, shapes))
+        stmt = _within(stmt, extents, shapes)
         if isinstance(stmt, If) and isinstance(stmt.condition, Const):
             result.extend(stmt.then if stmt.condition.value else stmt.orelse)
         else:
             result.append(stmt)
     return tuple(result)
+
+
+def _within(stmt: Stmt, extents: dict[str, Size], shapes: dict[str, tuple[Size, ...]]) -> Stmt:
+    """`stmt` with simpler blocks inside of it, where a loop's extent is known as well."""
+    if not isinstance(stmt, For) or isinstance(stmt.extent, Expr):
+        return map_blocks(stmt, lambda b: _block(b, extents, shapes))
+    inner = {**extents, stmt.var: stmt.extent}
+    top = upper_bound(stmt.extent)
+    with bounded({stmt.var: (0, None if top is None else max(0, int(top) - 1))}):
+        return map_blocks(stmt, lambda b: _block(b, inner, shapes))
 
 
 def _one(expr: Expr, extents: dict[str, Size], shapes: dict[str, tuple[Size, ...]]) -> Expr | None:

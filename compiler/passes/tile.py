@@ -168,14 +168,16 @@ def split_groups(kernel: Kernel, packable: set[str]) -> Kernel:
         return kernel
     for expr in walk(*(e for s in walk_stmts(kernel.body) for e in exprs_of(s))):
         for atom in atoms(expr.value) if isinstance(expr, Index) else ():
-            if isinstance(atom, FloorDiv) and atom.num == symbol(found.var) and isinstance(atom.den, int):
-                if found.extent % atom.den == 0:
-                    taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *(f.var for f in loops)])
-                    group, column = taken.fresh("g"), taken.fresh(f"{found.var}_g")
-                    made = simplify.run(split(kernel, found.var, atom.den, group, column))
-                    others = [f.var for f in loops[: loops.index(found)]]
-                    made = reorder(_unmark(made), [group, *others, column])
-                    return _unflatten_weights(made, packable, found.extent, atom.den)
+            if not isinstance(atom, FloorDiv) or atom.num != symbol(found.var) or not isinstance(atom.den, int):
+                continue
+            if found.extent % atom.den != 0:
+                continue
+            taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *(f.var for f in loops)])
+            group, column = taken.fresh("g"), taken.fresh(f"{found.var}_g")
+            made = simplify.run(split(kernel, found.var, atom.den, group, column))
+            others = [f.var for f in loops[: loops.index(found)]]
+            made = reorder(_unmark(made), [group, *others, column])
+            return _unflatten_weights(made, packable, found.extent, atom.den)
     return kernel
 
 
@@ -191,9 +193,7 @@ def atoms(size: Size) -> list[Atom]:
     return [atom for _, monomial in terms(size) for atom in monomial]
 
 
-def _tile_unknown_columns(
-    kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int
-) -> Kernel:
+def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Kernel:
     """Tiles for enough columns, chosen when called; below one vector of columns the kernel runs as it is."""
     result = kernel
     for vectors in (1, 4):
@@ -211,7 +211,7 @@ def choose_tile(rows: Size, columns: Size, lanes: int, registers: int, widths: I
 
     `widths` are the numbers of vectors that a row may have.
     """
-    total = ceil_div(columns, lanes) if isinstance(columns, int) else None
+    total = -(-columns // lanes) if isinstance(columns, int) else None
     best: tuple[float, Tile] | None = None
     for v in widths:
         if total is not None and v > max(1, total):
@@ -269,11 +269,22 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
         return None
     rows = loops[-2].var if len(loops) > 1 and any(_uses(e.index, loops[-2].var) for e in loads) else None
     summed = [f.var for f in walk_stmts((body[1],)) if isinstance(f, For)]
-    weight = next((e.buffer for e in loads if e.buffer in packable and _uses(e.index, columns) and e.outside is None
-                   and any(_uses(e.index, axis) for axis in summed) and (rows is None or not _uses(e.index, rows))), None)  # fmt: skip
+    weight = _weight_of(loads, packable, columns, rows, summed)
     if weight is not None and sum(e.buffer == weight for s in walk_stmts(kernel.body) for e in _loads(s)) != 1:
         weight = None
     return Nest(tuple(loops), body[0].name, weight, rows, columns)
+
+
+def _weight_of(loads: list[Load], packable: set[str], columns: str, rows: str | None, summed: list[str]) -> str | None:
+    """The first operand that may be packed and is read along the columns and the sum, but not along the rows."""
+    for load in loads:
+        if load.buffer not in packable or load.outside is not None or not _uses(load.index, columns):
+            continue
+        if rows is not None and _uses(load.index, rows):
+            continue
+        if any(_uses(load.index, axis) for axis in summed):
+            return load.buffer
+    return None
 
 
 def _loads(stmt: Stmt) -> list[Load]:

@@ -336,7 +336,7 @@ def _narrowed(b: Any, y: Any, dtype: DType) -> Any:
 class Softmax(Op):
     """e**x divided by its sum over `axes` (taken together), so that the result is positive and sums to 1."""
 
-    axes: ints = (-1,)  # type: ignore[assignment]
+    axes: ints = (-1,)
     examples = _OVER
 
     def infer(self, x: TensorType) -> TensorType:
@@ -357,7 +357,7 @@ class Softmax(Op):
 class LogSoftmax(Op):
     """The logarithm of softmax over `axes`, taken together."""
 
-    axes: ints = (-1,)  # type: ignore[assignment]
+    axes: ints = (-1,)
     examples = _OVER
 
     def infer(self, x: TensorType) -> TensorType:

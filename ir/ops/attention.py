@@ -246,7 +246,7 @@ class CacheAppend(Op):
     """The cache past[b, g, p, d] with `size` entries, and new[b, g, s, d] from start[b] on; behind its end zeros."""
 
     size: Size
-    axes = "b g t d"
+    index_names = "b g t d"
     examples = [
         case("f32[2,1,3,4]", "f32[2,1,2,4]", np.array([3, 1]), size=5),
         case("f32[1,2,6,4]", "f32[1,2,1,4]", np.array([2], np.int32), size=6),

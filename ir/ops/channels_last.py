@@ -42,7 +42,7 @@ class ConvChannelsLast(Op):
     pad: sizes = ()
     dilation: ints = ()
     groups: int = 1
-    axes = "n oh ow oc"
+    index_names = "n oh ow oc"
     examples = [
         case("f32[1,8,7,3]", "f32[3,3,3,4]", "f32[4]", stride=(2, 1), pad=(1, 1, 1, 0), dilation=(1, 1)),
         case("f32[2,7,4]", "f32[3,1,4]", None, stride=(1,), pad=(0, 2), dilation=(2,), groups=4),
@@ -82,7 +82,8 @@ def _pool_infer(pool: Pool, x: TensorType) -> TensorType:
 def _first_tensor(x: Tensor) -> Tensor:
     """`x`, read as if channels came first."""
     perm = to_last(x.rank)
-    return Tensor(_permuted(x.type, to_first(x.rank)), lambda index, outside: x._load(tuple(index[p] for p in perm), outside))
+    first = _permuted(x.type, to_first(x.rank))
+    return Tensor(first, lambda index, outside: x.load(tuple(index[p] for p in perm), outside))
 
 
 _POOLS = [case("f32[1,7,8,2]", window=(3, 3), stride=(2, 2), pad=(1, 1, 1, 1), dilation=(1, 1))]
@@ -92,14 +93,15 @@ _POOLS = [case("f32[1,7,8,2]", window=(3, 3), stride=(2, 2), pad=(1, 1, 1, 1), d
 class MaxPoolChannelsLast(MaxPool):
     """The greatest element of each window of x[n, ..., c]."""
 
-    axes = "n oh ow c"  # type: ignore[misc]
+    index_names = "n oh ow c"
     examples = _POOLS
 
     def infer(self, x: TensorType) -> TensorType:
         return _pool_infer(self, x)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.transpose(MaxPool.reference(self, np.transpose(x, to_first(x.ndim))), to_last(x.ndim)))
+        y = MaxPool.reference(self, np.transpose(x, to_first(x.ndim)))
+        return np.ascontiguousarray(np.transpose(y, to_last(x.ndim)))
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         return MaxPool.element(self, tuple(i[p] for p in to_first(x.rank)), _first_tensor(x))
@@ -109,14 +111,15 @@ class MaxPoolChannelsLast(MaxPool):
 class AveragePoolChannelsLast(AveragePool):
     """The mean of each window of x[n, ..., c]."""
 
-    axes = "n oh ow c"  # type: ignore[misc]
+    index_names = "n oh ow c"
     examples = _POOLS
 
     def infer(self, x: TensorType) -> TensorType:
         return _pool_infer(self, x)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.transpose(AveragePool.reference(self, np.transpose(x, to_first(x.ndim))), to_last(x.ndim)))
+        y = AveragePool.reference(self, np.transpose(x, to_first(x.ndim)))
+        return np.ascontiguousarray(np.transpose(y, to_last(x.ndim)))
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         return AveragePool.element(self, tuple(i[p] for p in to_first(x.rank)), _first_tensor(x))

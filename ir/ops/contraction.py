@@ -25,7 +25,7 @@ class Matmul(Op):
     Sums of narrow floats are taken in f32; integers wrap.
     """
 
-    axes = "b h m n"
+    index_names = "b h m n"
     examples = [
         case("f32[3,4]", "f32[4,5]"), case("f32[2,1,3,4]", "f32[3,4,5]"), case("f32[4]", "f32[4,5]"),
         case("f32[2,3,4]", "f32[4]"), case("f32[4]", "f32[4]"), case("f16[2,3]", "f16[3,2]"),
@@ -84,7 +84,7 @@ class Conv(Op):
     pad: sizes = ()
     dilation: ints = ()
     groups: int = 1
-    axes = "n oc oh ow"
+    index_names = "n oc oh ow"
     examples = [
         case("f32[1,3,8,8]", "f32[4,3,3,3]", "f32[4]", stride=(2, 2), pad=(1, 1, 1, 1), dilation=(1, 1)),
         case("f32[2,4,7]", "f32[6,2,3]", None, stride=(1,), pad=(0, 2), dilation=(2,), groups=2),
@@ -152,7 +152,7 @@ class ConvTranspose(Op):
     dilation: ints = ()
     extra: sizes = ()
     groups: int = 1
-    axes = "n oc oh ow"
+    index_names = "n oc oh ow"
     examples = [
         case("f32[1,3,4,4]", "f32[3,2,3,3]", "f32[2]", stride=(2, 2), pad=(1, 1, 0, 1), dilation=(1, 1), extra=(1, 0)),
         case("f32[1,2,3,3]", "f32[2,2,2,2]", None, stride=(2, 2), pad=(0,) * 4, dilation=(1, 1), extra=(0, 0)),

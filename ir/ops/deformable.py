@@ -31,7 +31,7 @@ class DeformConv(Op):
     dilation: ints = ()
     groups: int = 1
     offset_groups: int = 1
-    axes = "n oc oh ow"
+    index_names = "n oc oh ow"
     examples = [
         case("f32[1,2,4,5]", "f32[3,2,2,2]", "f32[1,8,3,4]", "f32[3]", "f32[1,4,3,4]",
              stride=(1, 1), pad=(0, 0, 0, 0), dilation=(1, 1)),

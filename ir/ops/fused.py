@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from ir.element import Tensor, computed_tensor, const
+from ir.evaluate import evaluate_graph
 from ir.expr import Expr
 from ir.graph import Graph, Value
 from ir.op import Op, op
@@ -22,8 +23,6 @@ class Fused(Op):
         return self.body.outputs[0].type
 
     def reference(self, *arrays: Any) -> Any:
-        from ir.evaluate import evaluate_graph
-
         return evaluate_graph(self.body, arrays)[0]
 
     def element(self, i: tuple[Expr, ...], *tensors: Tensor) -> Expr:
@@ -34,11 +33,12 @@ def compose(body: Graph, tensors: tuple[Tensor, ...]) -> Tensor:
     """The output of `body` as a tensor computed from `tensors`, by composing the element rules of its nodes."""
     known: dict[Value, Tensor] = dict(zip(body.inputs, tensors))
     for node in body.nodes():
-        known[node.output] = _tensor_of(node.output, [None if v is None else known[v] for v in node.inputs])
+        known[node.output] = tensor_of(node.output, [None if v is None else known[v] for v in node.inputs])
     return known[body.outputs[0]]
 
 
-def _tensor_of(value: Value, operands: list[Tensor | None]) -> Tensor:
+def tensor_of(value: Value, operands: list[Tensor | None]) -> Tensor:
+    """The output of a node in a fused group as a tensor, computed by its element rule from `operands`."""
     assert value.node is not None
     op_ = value.node.op
     type_: TensorType = value.tensor
@@ -66,4 +66,5 @@ def literal_of(value: Value) -> Expr:
     """A one-element constant as a literal."""
     content = value.content
     assert content is not None and content.size == 1
-    return const(content.reshape(-1)[0].item() if hasattr(content.reshape(-1)[0], "item") else content.reshape(-1)[0], value.dtype)
+    element = content.reshape(-1)[0]
+    return const(element.item() if hasattr(element, "item") else element, value.dtype)

@@ -29,7 +29,7 @@ class Repeat(Op):
     factors: ints
     movement = True
     symbolic = True
-    axes = "n c oh ow"
+    index_names = "n c oh ow"
     examples = [case("f32[1,2,2,3]", factors=(1, 1, 2, 3)), case("i64[3]", factors=(2,))]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -126,7 +126,7 @@ class Resample(Op):
     """
 
     axis: int
-    axes = "n c oh ow"
+    index_names = "n c oh ow"
     examples = [
         case("f32[1,2,3,2]", np.array([[0, 1], [1, 2], [2, 2], [0, 2]]), "f32[4,2]", axis=2),
         case("f16[3,2]", np.array([[2], [0]]), None, axis=0),

@@ -271,7 +271,7 @@ class Lrn(Op):
     alpha: float = 1e-4
     beta: float = 0.75
     bias: float = 1.0
-    axes = "n c h w"
+    index_names = "n c h w"
     examples = [case("f32[1,5,2,2]", size=3), case("f32[2,4,3]", size=2, alpha=0.5, beta=0.5, bias=2.0)]
 
     def infer(self, x: TensorType) -> TensorType:

@@ -32,7 +32,7 @@ class Pool(Op):
     pad: sizes = ()
     dilation: ints = ()
     ceil: bool = False
-    axes = "n c oh ow"  # type: ignore[misc]
+    index_names = "n c oh ow"
 
     def infer(self, x: TensorType) -> TensorType:
         spatial = x.rank - 2

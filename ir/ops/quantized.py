@@ -224,7 +224,7 @@ class DynamicQuantize(Op):
 class MatmulInteger(Op):
     """Matrix product in i32 of x - x_zero and y - y_zero. Zero points broadcast against their operands."""
 
-    axes = "b h m n"
+    index_names = "b h m n"
     examples = [
         case("u8[3,4]", "i8[4,5]"),
         case("u8[2,3,4]", "u8[4,5]", np.array(3, np.uint8), np.array([1, 2, 3, 4, 5], np.uint8)),
@@ -277,7 +277,7 @@ class ConvInteger(Op):
     pad: sizes = ()
     dilation: ints = ()
     groups: int = 1
-    axes = "n oc oh ow"
+    index_names = "n oc oh ow"
     examples = [
         case("u8[1,3,6,6]", "i8[4,3,3,3]", np.array(5, np.uint8), None, stride=(2, 2), pad=(1, 1, 1, 1),
              dilation=(1, 1)),

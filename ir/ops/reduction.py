@@ -45,7 +45,7 @@ class Reduction(Op):
 
     kinds: ClassVar[tuple[str, ...]] = ("float", "int", "uint")
 
-    axes: ints = ()  # type: ignore[assignment]
+    axes: ints = ()
     keepdims: bool = True
 
     def infer(self, x: TensorType) -> TensorType:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 
 def seeded(path: str | Path, seed: int = 0) -> onnx.ModelProto:
-    """The model at `path` with each ConstantOfShape replaced by random weights (He scale for kernels), giving logits."""
+    """The model at `path` with random weights (He scale for kernels) for each ConstantOfShape, giving logits."""
     model = onnx.load(str(path))
     graph = model.graph
     rng = np.random.default_rng(seed)

@@ -59,9 +59,7 @@ def test_sanitizers(name: str, tmp_path: Path) -> None:
     model = golden.zoo(name)
     artifact = compiler.compile(model.model, out=tmp_path / "out")
     program = tmp_path / "bench"
-    sources = sorted(p for p in artifact.folder.glob("*.c"))
-    build_executable(sources, program, find_compiler(), include=[artifact.folder], opt="-O1",
-                     sanitize=("address", "undefined"), flags=("-fno-sanitize-recover=all",))  # fmt: skip
+    _build_sanitized(artifact, program)
     for inputs, outputs in model.pairs:
         made = run_bench(program, artifact, dict(np.load(inputs)), tmp_path)
         problem = golden.difference(model, made, dict(np.load(outputs)))
@@ -70,7 +68,10 @@ def test_sanitizers(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "feeds"),
-    [("digits/digits.onnx", "digits/test_images.npz"), ("tiny_transformer/tiny_transformer.onnx", "tiny_transformer/inputs.npz")],
+    [
+        ("digits/digits.onnx", "digits/test_images.npz"),
+        ("tiny_transformer/tiny_transformer.onnx", "tiny_transformer/inputs.npz"),
+    ],
 )
 def test_sanitizers_on_samples(model: str, feeds: str, tmp_path: Path) -> None:
     """The samples under sanitizers against the interpreter."""
@@ -79,16 +80,31 @@ def test_sanitizers_on_samples(model: str, feeds: str, tmp_path: Path) -> None:
     arrays = {v.name: given[v.name] if v.name in given else next(iter(given.values())) for v in loaded.graph.inputs}
     artifact = compiler.compile(loaded, out=tmp_path / "out")
     program = tmp_path / "bench"
-    build_executable(sorted(artifact.folder.glob("*.c")), program, find_compiler(), include=[artifact.folder], opt="-O1",
-                     sanitize=("address", "undefined"), flags=("-fno-sanitize-recover=all",))  # fmt: skip
+    _build_sanitized(artifact, program)
     made = run_bench(program, artifact, arrays, tmp_path)
     expected = evaluate_graph(loaded.graph, [arrays[v.name] for v in loaded.graph.inputs])
     for name, wanted in zip(loaded.graph.output_names, expected):
         np.testing.assert_allclose(made[name], wanted, rtol=1e-4, atol=1e-5)
 
 
-def run_bench(program: Path, artifact: compiler.Artifact, feeds: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+def _build_sanitized(artifact: compiler.Artifact, program: Path) -> None:
+    """Builds the emitted test bench as `program`."""
+    build_executable(
+        sorted(artifact.folder.glob("*.c")),
+        program,
+        find_compiler(),
+        include=[artifact.folder],
+        opt="-O1",
+        sanitize=("address", "undefined"),
+        flags=("-fno-sanitize-recover=all",),
+    )
+
+
+def run_bench(
+    program: Path, artifact: compiler.Artifact, feeds: dict[str, np.ndarray], folder: Path
+) -> dict[str, np.ndarray]:
     """Runs the emitted test bench on raw files; the outputs by name. A sanitizer report fails the run."""
+
     def port(entry: dict) -> tuple[str, TensorType]:
         return entry["name"], TensorType(DTYPES[entry["dtype"]], tuple(parse_dim(str(s)) for s in entry["shape"]))
 

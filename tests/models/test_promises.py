@@ -33,7 +33,8 @@ def test_two_compiles_give_identical_bytes(name: str, tmp_path: Path) -> None:
     code = "import compiler, sys; compiler.compile(sys.argv[1], out=sys.argv[2])"
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", code, str(model), str(tmp_path / seed)], check=True, cwd=ROOT, env=environment)
+        command = [sys.executable, "-c", code, str(model), str(tmp_path / seed)]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment)
     first, second = _digests(tmp_path / "1"), _digests(tmp_path / "2")
     assert first == second and "model.c" in first and "manifest.json" in first
 
@@ -55,5 +56,5 @@ def test_threads_do_not_change_bits(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["qwen3_tiny_decode_dynamo", "unet2d_dynhw_ts", "mobius_mamba_tiny"])
 def test_every_pass_leaves_valid_ir(name: str) -> None:
-    """`Verify` after every pass: types, uses and order of graphs; indices and types of kernels; overlaps in the arena."""
+    """`Verify` after every pass: types, uses and order of graphs; indices and types of kernels; overlapping buffers."""
     CBackend().pipeline().run(load(golden.exporter(name).model), watch=[observe.Verify()])
