@@ -1,4 +1,4 @@
-"""Holds a wheel against the source tree: every module and data file of the three packages, the licence, and nothing else."""
+"""Holds a wheel against the source tree: every module and data file of the packages, the licence, nothing else."""
 
 from __future__ import annotations
 
