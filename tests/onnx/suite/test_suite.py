@@ -6,11 +6,16 @@ REFERENCE runs all cases but the light models, CPU a part chosen by the hash of 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
+from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.onnx.suite import expected
-from tests.onnx.suite.cases import load_cases
+from tests.onnx.suite import expected, workers
+from tests.onnx.suite.cases import Case, load_cases
+from tests.onnx.suite.judge import Outcome, difference
 from tests.onnx.suite.workers import run_cases
 
 CPU_OPTIONS = {"opt": "-O1"}
@@ -49,3 +54,29 @@ def test_expectations_name_real_cases() -> None:
         listed = expected.read(device)
         assert listed and not set(listed) - known
         assert not set(listed) & set(expected.exempt())
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the fault is planted before a fork")
+def test_a_crash_is_a_defect_of_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planted(case: Case, *_: Any) -> Outcome:
+        if case.name == "test_abs":
+            os._exit(9)
+        return Outcome(case.name, "passed")
+
+    monkeypatch.setattr(workers, "run_case", planted)
+    found = {o.name: o for o in run_cases(["test_acos", "test_abs", "test_add"], "REFERENCE", {})}
+    assert [found[name].status for name in ("test_acos", "test_abs", "test_add")] == ["passed", "wrong", "passed"]
+    assert found["test_abs"].code == "crash"
+    assert "crash" in expected.failures("REFERENCE", found.values())[0]
+
+
+def test_what_differs() -> None:
+    f32 = np.float32
+    one = np.array([1.0, np.nan], f32)
+    assert difference([one], [one.copy()], 1e-3, 1e-7) == ""
+    assert "elements differ" in difference([one], [one * f32(1.1)], 1e-3, 1e-7)
+    assert "type" in difference(one.astype(np.float64), one, 1e-3, 1e-7)
+    assert "shape" in difference(one[None], one, 1e-3, 1e-7)
+    assert "expected" in difference([one], [one, one], 1e-3, 1e-7)
+    assert difference(np.array(["a"], object), np.array(["a"]), 0, 0) == ""
+    assert difference(None, one, 0, 0) and not difference(None, None, 0, 0)
