@@ -24,4 +24,4 @@ def pipeline(backend: CBackend) -> Pipeline:
     tidy = ["fold", identities, "cse", "dce"]
     graph = ["fold", "canonicalize", "fold", "cse", "dce", legalize, *tidy, "layout", *tidy, "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
-    return Pipeline([*graph, "lower", "simplify", "reuse", "share", tile, "memory"])
+    return Pipeline([*graph, "lower", "simplify", "reuse", "share", tile, "simplify", "memory"])

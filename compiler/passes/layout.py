@@ -27,10 +27,10 @@ def layout(graph: Graph) -> None:
     for node in graph.nodes("conv"):
         _convert_conv(graph, node)
     for node in graph.nodes():
-        if node.op.name != "transpose":
+        if node.op.name == "transpose":
+            _cancel(graph, node)
+        else:
             _sink(graph, node)
-    for node in graph.nodes("transpose"):
-        _cancel(graph, node)
     for node in graph.nodes_reversed():
         if not any(v.is_used() for v in node.outputs):
             graph.remove(node)

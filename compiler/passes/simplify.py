@@ -1,4 +1,5 @@
-"""simplify: kernels with simpler indices: floor divisions that a loop's extent settles, guards that cannot fail."""
+"""simplify: kernels with simpler indices: floor divisions that a loop's extent settles, guards that cannot fail, loops
+of one iteration."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from ir.dims import Size, bounded, settle, upper_bound
 from ir.element import guard, inside
 from ir.expr import Apply, Const, Expr, Index, Load, transform
 from ir.kernel import For, If, Kernel, Stmt, map_blocks, map_exprs
+from ir.schedule import substitute_var
 
 
 @kernel_pass
@@ -26,6 +28,8 @@ def _block(block: tuple[Stmt, ...], extents: dict[str, Size], shapes: dict[str, 
         stmt = _within(stmt, extents, shapes)
         if isinstance(stmt, If) and isinstance(stmt.condition, Const):
             result.extend(stmt.then if stmt.condition.value else stmt.orelse)
+        elif isinstance(stmt, For) and stmt.extent == 1:
+            result.extend(substitute_var(stmt.body, stmt.var, 0))
         else:
             result.append(stmt)
     return tuple(result)

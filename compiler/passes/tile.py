@@ -331,7 +331,7 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     has_few = (isinstance(count, int) and count < _FEW_PANELS) or not nest.weight
     order = [*outer[:-1], panel, *outer[-1:]] if has_few and len(outer) > 1 else [panel, *outer]
     made = reorder(made, [*order, lane])
-    inner = [lane]
+    inner, repeated = [lane], set() if nest.weight or is_exact else {panel}
     if nest.rows is not None and shape.rows > 1:
         extent = extents[nest.rows]
         assert not isinstance(extent, Expr)
@@ -341,6 +341,7 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         )
         made = split(made, nest.rows, shape.rows, block, row, how)
         inner = [row, lane]
+        repeated.add(nest.rows)
         if how == "peel":
             made = stage(made, f"{nest.accumulator}_t", [f"{lane}_t"])
     made = stage(made, nest.accumulator, inner)
@@ -348,8 +349,21 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         made = pack(made, nest.weight, kernel.buffer(nest.weight).type.rank - 1, shape.columns)
         if not is_exact:
             made = _clip_stores(made, lane, panel, shape.columns, column_extent)
-    made = mark(made, order[0], "parallel")
+    for loop in _parallel_loops({v: extents.get(v, count) for v in order}, repeated):
+        made = mark(made, loop, "parallel")
     return _mark_tile(made, inner)
+
+
+def _parallel_loops(order: dict[str, Size | Expr], repeated: set[str]) -> list[str]:
+    """The outermost loops, two at most, whose iterations may run on several threads: those that repeat the last rows
+    or columns of the block before must not, and loops of one iteration do not count."""
+    found: list[str] = []
+    for loop, extent in order.items():
+        if loop in repeated or len(found) == 2:
+            break
+        if extent != 1:
+            found.append(loop)
+    return found
 
 
 def _unmark(kernel: Kernel) -> Kernel:
