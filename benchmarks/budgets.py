@@ -63,7 +63,10 @@ def large_model(folder: Path, gigabytes: float) -> Path:
                 entry.key, entry.value = key, text
             file.write(block)
             weights.append(tensor)
-            nodes += [helper.make_node("MatMul", [value, f"w{i}"], [f"m{i}"]), helper.make_node("Relu", [f"m{i}"], [f"r{i}"])]
+            nodes += [
+                helper.make_node("MatMul", [value, f"w{i}"], [f"m{i}"]),
+                helper.make_node("Relu", [f"m{i}"], [f"r{i}"]),
+            ]
             value = f"r{i}"
     return _save(folder / "large.onnx", nodes, weights, value, size)
 
@@ -76,9 +79,11 @@ def deep_model(folder: Path, layers: int = 1250) -> Path:
         weights.append(helper.make_tensor(f"w{i}", TensorProto.FLOAT, [16, 16], rng.standard_normal(256) * 0.1))
         weights.append(helper.make_tensor(f"b{i}", TensorProto.FLOAT, [16], [0.1] * 16))
         nodes += [
-            helper.make_node("MatMul", [value, f"w{i}"], [f"m{i}"]), helper.make_node("Add", [f"m{i}", f"b{i}"], [f"a{i}"]),
-            helper.make_node("Relu", [f"a{i}"], [f"r{i}"]), helper.make_node("Add", [f"r{i}", value], [f"o{i}"]),
-        ]  # fmt: skip
+            helper.make_node("MatMul", [value, f"w{i}"], [f"m{i}"]),
+            helper.make_node("Add", [f"m{i}", f"b{i}"], [f"a{i}"]),
+            helper.make_node("Relu", [f"a{i}"], [f"r{i}"]),
+            helper.make_node("Add", [f"r{i}", value], [f"o{i}"]),
+        ]
         value = f"o{i}"
     return _save(folder / "deep.onnx", nodes, weights, value, 16)
 
@@ -93,7 +98,9 @@ def _save(path: Path, nodes: list, weights: list, output: str, size: int) -> Pat
 def measure(model: Path, out: Path) -> dict[str, float]:
     """Seconds and MiB of a compile without the C compiler, in a fresh process."""
     out.mkdir()
-    done = subprocess.run([sys.executable, "-c", _MEASURE, str(model), str(out)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(model), str(out)], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -115,11 +122,17 @@ def main() -> None:
     rows = [
         ("python -c pass", f"{python * 1e3:.0f} ms"),
         ("python -c 'import compiler'", f"{start_up([sys.executable, '-c', 'import compiler']) * 1e3:.0f} ms"),
-        ("sesame --help", f"{start_up([os.path.join(os.path.dirname(sys.executable), 'sesame'), '--help']) * 1e3:.0f} ms"),
+        (
+            "sesame --help",
+            f"{start_up([os.path.join(os.path.dirname(sys.executable), 'sesame'), '--help']) * 1e3:.0f} ms",
+        ),
     ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for model, label in ((large_model(folder, gigabytes), f"{gigabytes} GB of external weights"), (deep_model(folder), "5,000 nodes")):
+        for model, label in (
+            (large_model(folder, gigabytes), f"{gigabytes} GB of external weights"),
+            (deep_model(folder), "5,000 nodes"),
+        ):
             figures = measure(model, folder / f"{model.stem}.out")
             rows.append((f"{label}: graph-level passes", f"{figures['graph_passes_s']:.2f} s"))
             rows.append((f"{label}: all but the C compiler", f"{figures['all_s']:.2f} s"))
