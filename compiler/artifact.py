@@ -40,10 +40,15 @@ class Artifact:
         return str(self.manifest["target"])
 
     def load(self, **options: Any) -> Any:
-        """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it where the target needs that."""
-        return find_backend(self.target, **{**self.manifest.get("options", {}), **options}).load(
-            self.folder, self.manifest
-        )
+        """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it first where its target needs that."""
+        return self._backend(options).load(self.folder, self.manifest)
+
+    def build(self, product: str, progress: Any = None, **options: Any) -> Path:
+        """Builds `product` ("so", "exe": what the target has) in the folder; its path. Raises UsageError, ToolError."""
+        return self._backend(options).build(self.folder, self.manifest, product, progress)
+
+    def _backend(self, options: Mapping[str, Any]) -> Any:
+        return find_backend(self.target, **{**self.manifest.get("options", {}), **options})
 
     def __repr__(self) -> str:
         return f"Artifact({str(self.folder)!r})"

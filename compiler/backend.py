@@ -49,6 +49,13 @@ class Backend:
         """Writes the program into a folder; an Artifact. `model` is where it came from, for the manifest."""
         raise NotImplementedError
 
+    def build(self, folder: Path, manifest: Mapping[str, Any], product: str, progress: Any = None) -> Path:
+        """Builds `product` from an emitted folder; `progress(done, of, what)` is called on the way.
+
+        Raises UsageError where the target builds no such thing.
+        """
+        raise UsageError("E0211", f"target {self.name} does not build '{product}'")
+
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Runnable:
         """Makes an emitted folder runnable in this process."""
         raise NotImplementedError

@@ -52,6 +52,14 @@ class CBackend(Backend):
         emit_program(program, Path(out_dir), self, model)
         return Artifact(out_dir)
 
+    def build(self, folder: Path, manifest: Mapping[str, Any], product: str, progress: Any = None) -> Path:
+        """The shared library ("so") or the test bench ("exe") of an emitted folder. Raises UsageError, ToolError."""
+        from backends.c.build import build_library, build_program
+
+        if product not in ("so", "exe"):
+            raise UsageError("E0211", f"the C target emits c, so or exe, not '{product}'")
+        return (build_library if product == "so" else build_program)(folder, manifest, self, progress)
+
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Runnable:
         """Builds the folder's shared library where it is missing, and loads it. Raises ToolError, ModelError.
 

@@ -1,4 +1,4 @@
-"""From an emitted folder to a shared library in it, rebuilt only when code, compiler or flags have changed."""
+"""From an emitted folder to a shared library or a program in it, rebuilt only when code, compiler or flags change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.c.toolchain import Compiler, build_shared, find_compiler
+from backends.c.toolchain import BuildOptions, Compiler, build_executable, build_shared, find_compiler
 
 if TYPE_CHECKING:
     from backends.c import CBackend
@@ -20,13 +20,35 @@ def build_library(
 ) -> Path:
     """The shared library of an emitted folder, built where it is missing. Raises ToolError."""
     compiler = find_compiler(options.cc or None)
-    sanitize = tuple(s for s in options.sanitize.split("+") if s)
-    sources = sorted(folder / name for name in manifest["files"] if name.endswith(".c") and name != "main.c")
     output = folder / f"libmodel-{library_key(folder, manifest, options, compiler)}.so"
     if not output.exists():
-        build_shared(sources, output, compiler, include=[folder], opt=options.opt, march=options.march or None,
-                     sanitize=sanitize, progress=progress)  # fmt: skip
+        sources = [path for path in _sources(folder, manifest) if path.name != "main.c"]
+        build_shared(sources, output, compiler, **_flags(folder, options, progress))
     return output
+
+
+def build_program(
+    folder: Path, manifest: Mapping[str, Any], options: CBackend, progress: Progress | None = None
+) -> Path:
+    """The test bench of an emitted folder as a program. Raises ToolError."""
+    output = folder / "bench"
+    compiler = find_compiler(options.cc or None)
+    build_executable(_sources(folder, manifest), output, compiler, **_flags(folder, options, progress))
+    return output
+
+
+def _sources(folder: Path, manifest: Mapping[str, Any]) -> list[Path]:
+    return sorted(folder / name for name in manifest["files"] if name.endswith(".c"))
+
+
+def _flags(folder: Path, options: CBackend, progress: Progress | None) -> BuildOptions:
+    return {
+        "include": [folder],
+        "opt": options.opt,
+        "march": options.march or None,
+        "sanitize": tuple(s for s in options.sanitize.split("+") if s),
+        "progress": progress,
+    }
 
 
 def library_key(folder: Path, manifest: Mapping[str, Any], options: CBackend, compiler: Compiler) -> str:

@@ -40,6 +40,9 @@ def compile_model(
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="file|embed", help="Where the weights go.")
     ] = None,
+    emit: Annotated[
+        str, typer.Option("--emit", metavar="c|so|exe", help="Build a library or the test bench from the code, too.")
+    ] = "c",
     force: Annotated[bool, typer.Option("--force/--no-force", help="Replace an earlier artifact.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Build it and compare with the interpreter.")
@@ -71,6 +74,9 @@ def compile_model(
         artifact = compile(imported, target, out=folder, force=force, pipeline=pipeline, watch=watch, **options)
     print_times(console, watch)
     record = summary(artifact)
+    if emit != "c":
+        with console.stage("build"):
+            record["built"] = str(artifact.build(emit))
     status = _verify(console, artifact, imported, record) if verify else EXIT_OK
     console.result(lambda: summary_text(record), record)
     return status
@@ -180,6 +186,8 @@ def summary_text(record: dict[str, Any]) -> str:
     arena = record.get("arena_bytes", {})
     if arena:
         lines.append(f"  arena   {arena['expression']} bytes")
+    if "built" in record:
+        lines.append(f"  built   {record['built']}")
     if "weights" in record:
         lines.append(f"  weights {record['weights']['bytes']} bytes")
     if "kernels" in record:
