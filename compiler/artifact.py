@@ -40,7 +40,7 @@ class Artifact:
         return str(self.manifest["target"])
 
     def load(self, **options: Any) -> Any:
-        """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it first where its target needs that."""
+        """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it where its target needs that."""
         return self._backend(options).load(self.folder, self.manifest)
 
     def build(self, product: str, progress: Any = None, **options: Any) -> Path:

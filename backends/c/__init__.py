@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compiler.backend import Backend, Runnable
+from compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from compiler.artifact import Artifact
