@@ -14,7 +14,7 @@ from compiler.errors import UnsupportedError
 from compiler.passes.fuse import is_view
 from compiler.pipeline import lower_pass
 from ir import types as t
-from ir.dims import Size, bounded, names, symbol, upper_bound
+from ir.dims import Dim, Size, bounded, names, symbol, upper_bound
 from ir.element import KernelBuilder, Names, Output, Tensor, buffer_tensor, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
@@ -92,10 +92,12 @@ class _Lowering:
 
     def copy(self, source: str, target: str, type_: TensorType, sources: tuple[str, ...]) -> Call:
         flat = type_.with_shape((type_.elements,))
-        k = KernelBuilder(Names(["x", "y"]))
+        names_ = Names(sorted(names(type_.elements)))
+        x, y = names_.fresh("x"), names_.fresh("y")
+        k = KernelBuilder(names_)
         with k.loop("parallel", i=type_.elements) as i:
-            k.store(Output("y", flat), (i,), buffer_tensor("x", flat).at(i))
-        kernel = Kernel("copy", (Buffer("x", flat), Buffer("y", flat, "out")), k.body)
+            k.store(Output(y, flat), (i,), buffer_tensor(x, flat).at(i))
+        kernel = Kernel("copy", (Buffer(x, flat), Buffer(y, flat, "out")), k.body)
         return self.call(kernel, (source, target), sources)
 
     def nodes(self, graph: Graph) -> list[Step]:
@@ -176,9 +178,7 @@ def _key_of(node: Node) -> Hashable:
 
 def kernel_of(node: Node) -> tuple[Kernel, list[Value]]:
     """The unscheduled kernel of a node, and the values for its input parameters, in order."""
-    names_ = Names(
-        sorted({n for v in (*node.inputs, *node.outputs) if v is not None for s in v.shape for n in names(s)})
-    )
+    names_ = Names(sorted(_sizes_in(node)))
     operands: dict[Value, str] = {}
     hints = _hints(node)
     tensors: list[Tensor | None] = []
@@ -203,6 +203,17 @@ def kernel_of(node: Node) -> tuple[Kernel, list[Value]]:
     params = [Buffer(name, v.tensor, "const" if v.blob is not None else "in") for v, name in operands.items()]
     params += [Buffer(o.name, o.type, "out") for o in outputs]
     return Kernel(_kernel_name(node), tuple(params), k.body), list(operands)
+
+
+def _sizes_in(node: Node) -> set[str]:
+    """The symbolic sizes in a node's types and attributes, those inside of a fused group included."""
+    found = {n for v in (*node.inputs, *node.outputs) if v is not None for s in v.shape for n in names(s)}
+    for value in node.op.attributes().values():
+        if isinstance(value, Graph):
+            found.update(n for inner in value.nodes() for n in _sizes_in(inner))
+        for size in value if isinstance(value, tuple) else (value,):
+            found |= names(size) if isinstance(size, Dim) else set()
+    return found
 
 
 def _hints(node: Node) -> list[str]:

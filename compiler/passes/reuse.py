@@ -30,8 +30,8 @@ def reuse(program: Program) -> None:
             return Branch(step.condition, tuple(map(visit, step.then)), tuple(map(visit, step.orelse)), step.sources)
         for operand in _candidates(program, step):
             root = program.root(step.args[operand]).name
-            if lives[root].last != here:
-                continue
+            if lives[root].last != here or lives[step.args[-1]].first != here:
+                continue  # a result that another branch writes first is written while the operand is still needed
             key = (step.kernel.name, step.kernel.params[operand].name)
             if key not in variants:
                 variants[key] = in_place(step.kernel, key[1])

@@ -1,0 +1,61 @@
+"""From graphs to programs, run on the kernel interpreter: names that meet, and memory that branches share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import ir.ops  # noqa: F401 - registers the ops
+from backends.reference import run_program
+from compiler.pipeline import Pipeline
+from ir.build import Builder
+from ir.dims import symbol
+from ir.graph import Graph, Value
+from ir.op import OPS
+from ir.types import tensor
+
+STEPS = ["legalize", "fuse", "lower", "simplify", "reuse", "share", "tile", "simplify", "memory"]
+
+
+def arm(make: Callable[[Builder, list[Value]], list[Value]], *names: str) -> Graph:
+    """A closed graph of f32 vectors `names`."""
+    graph = Graph("arm")
+    given = [graph.add_input(name, tensor("f32", 4)) for name in names]
+    with Builder(graph) as b:
+        graph.set_outputs(make(b, given))
+    return graph
+
+
+@pytest.mark.parametrize("dim", ["i", "x", "y"])
+def test_a_dim_may_be_called_like_a_loop_or_an_operand(dim: str):
+    graph = Graph("names")
+    x = graph.add_input("a", tensor("f32", symbol(dim), symbol("j")))
+    with Builder(graph) as b:
+        sizes = b.dims((symbol(dim), symbol("j")))
+        scaled = b.cast(sizes, to=tensor("f32").dtype) * b.const(np.float32(2))
+    graph.set_outputs([x, sizes, scaled], ["same", "sizes", "scaled"])
+    feeds = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    found = run_program(Pipeline(STEPS).run(graph), feeds)
+    assert np.array_equal(found["same"], feeds["a"])
+    assert found["sizes"].tolist() == [2, 3]
+    assert found["scaled"].tolist() == [4.0, 6.0]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_result_takes_no_memory_that_the_other_branch_still_reads(taken: bool):
+    graph = Graph("branches")
+    c = graph.add_input("c", tensor("bool"))
+    x = graph.add_input("x", tensor("f32", 4))
+    with Builder(graph) as b:
+        v = b.exp(x)
+        then = arm(lambda _, given: given, "x", "v")
+        orelse = arm(lambda b, given: [given[0], given[0] * b.const(np.float32(3))], "v")
+        first, second = b.apply(OPS["if_"](then=then, orelse=orelse), c, x, v, v)  # type: ignore[call-arg]
+        graph.set_outputs([b.neg(first), b.neg(second)], ["first", "second"])
+    array = np.array([1, 2, 3, 4], np.float32)
+    found = run_program(Pipeline(STEPS).run(graph), {"c": np.array(taken), "x": array})
+    wanted = (array, np.exp(array)) if taken else (np.exp(array), np.exp(array) * 3)
+    np.testing.assert_allclose(found["first"], -wanted[0], rtol=1e-6)
+    np.testing.assert_allclose(found["second"], -wanted[1], rtol=1e-6)
