@@ -32,6 +32,10 @@ from ir.kernel import (
 from ir.types import TensorType
 
 
+SUFFIXES = ("_t", "_z", "_e", "_p")
+"""What the names of loops and locals end in that are copies of others: no size of a kernel may end so."""
+
+
 class ScheduleError(Exception):
     """A primitive does not apply; the message says why."""
 

@@ -18,10 +18,11 @@ from ir.dims import Dim, Size, bounded, names, symbol, upper_bound
 from ir.element import KernelBuilder, Names, Output, Tensor, buffer_tensor, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
-from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical, fingerprint
+from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical, fingerprint, rename
 from ir.op import operand_names
 from ir.ops.fused import structure_of
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
+from ir.schedule import SUFFIXES
 from ir.types import TensorType
 
 _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
@@ -31,6 +32,7 @@ _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
 def lower(graph: Graph) -> Program:
     """The program of a graph whose ops are all tensors-to-tensors (and `if_`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
+    program.demanded_by = dict(graph.demanded_by)
     _check_tensors(graph)
     state = _Lowering(program)
     with bounded(graph.bounds):
@@ -144,8 +146,11 @@ class _Lowering:
         form, mapping = canonical(kernel)
         key = fingerprint(form)
         if key not in self.kernels:
-            named = Kernel(self.kernel_names.fresh(kernel.name), kernel.params, kernel.body)
-            self.kernels[key] = (named, {new: old for old, new in mapping.items()})
+            taken = Names([*mapping])
+            others = {size: taken.fresh(f"{size}_") for size in kernel.sizes if size.endswith(SUFFIXES)}
+            plain = rename(kernel, others) if others else kernel
+            named = Kernel(self.kernel_names.fresh(kernel.name), plain.params, plain.body)
+            self.kernels[key] = (named, {new: others.get(old, old) for old, new in mapping.items()})
         first, back = self.kernels[key]
         own = {back[new]: old for old, new in mapping.items() if new in back}
         return first, tuple(symbol(own[name]) for name in first.sizes)

@@ -59,3 +59,14 @@ def test_a_result_takes_no_memory_that_the_other_branch_still_reads(taken: bool)
     wanted = (array, np.exp(array)) if taken else (np.exp(array), np.exp(array) * 3)
     np.testing.assert_allclose(found["first"], -wanted[0], rtol=1e-6)
     np.testing.assert_allclose(found["second"], -wanted[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", ["m_t", "n_p", "k_z"])
+def test_a_dim_may_be_called_like_a_part_of_a_loop(dim: str):
+    graph = Graph("product")
+    x = graph.add_input("x", tensor("f32", symbol("M"), symbol("K")))
+    w = graph.add_input("w", tensor("f32", symbol("K"), symbol(dim)))
+    with Builder(graph) as b:
+        graph.set_outputs([b.matmul(x, w)], ["y"])
+    feeds = {name: np.ones((5, 3) if name == "x" else (3, 17), np.float32) for name in ("x", "w")}
+    assert np.array_equal(run_program(Pipeline(STEPS).run(graph), feeds)["y"], np.full((5, 17), 3, np.float32))
