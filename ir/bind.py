@@ -102,9 +102,15 @@ def check_sizes(equations: Sequence[Equation], found: Mapping[str, int]) -> None
 
 
 def check_assumptions(
-    bounds: Mapping[str, tuple[int, int | None]], equal_dims: Sequence[tuple[Size, Size]], sizes: Mapping[str, int]
+    bounds: Mapping[str, tuple[int, int | None]],
+    equal_dims: Sequence[tuple[Size, Size]],
+    sizes: Mapping[str, int],
+    demanded_by: Mapping[tuple[Size, Size], str] | None = None,
 ) -> None:
-    """Raises ValueError where `sizes` leave their bounds, or where dims that must be equal are not."""
+    """Raises ValueError where `sizes` leave their bounds, or where dims that must be equal are not.
+
+    `demanded_by` names the ONNX node that a pair of `equal_dims` is for.
+    """
     for name, (least, greatest) in bounds.items():
         value = sizes.get(name)
         if value is not None and (value < least or (greatest is not None and value > greatest)):
@@ -115,4 +121,6 @@ def check_assumptions(
             continue
         left, right = evaluate(a, sizes), evaluate(b, sizes)
         if left != right:
-            raise ValueError(f"{dim_text(a)} is {left} and {dim_text(b)} is {right}; they must be equal")
+            node = (demanded_by or {}).get((a, b))
+            because = f" for node '{node}'" if node else ""
+            raise ValueError(f"{dim_text(a)} is {left} and {dim_text(b)} is {right}; they must be equal{because}")

@@ -114,6 +114,8 @@ class Builder:
         """Records that an op demands two sizes to be equal; emitted code checks it."""
         if a != b and (a, b) not in self.graph.equal_dims:
             self.graph.equal_dims.append((a, b))
+            if self.sources:
+                self.graph.demanded_by[a, b] = self.sources[0]
 
 
 def _evaluate(node: Node) -> None:

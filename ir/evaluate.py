@@ -45,7 +45,7 @@ def evaluate_values(
         raise ValueError(f"graph {graph.name} takes {len(graph.inputs)} inputs, {len(inputs)} were given")
     given = {**(_ambient.get() or {}), **(sizes or {})}
     bound = bind_sizes([v.type for v in graph.inputs], inputs, [v.name for v in graph.inputs], given)
-    check_assumptions(graph.bounds, graph.equal_dims, bound)
+    check_assumptions(graph.bounds, graph.equal_dims, bound, graph.demanded_by)
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs))
     last_use = {} if keep else _last_uses(graph)
     with np.errstate(all="ignore"), _sizes(bound):

@@ -71,7 +71,8 @@ Step: TypeAlias = Call | Branch
 class Program:
     """Inputs and outputs are names of buffers, `input_names` and `output_names` what callers see (model names).
 
-    `bounds` narrows symbolic dims, `equal_dims` must hold when called. `pipeline` is the spec that made the program.
+    `bounds` narrows symbolic dims, `equal_dims` must hold when called, for the ONNX nodes in `demanded_by`.
+    `pipeline` is the spec that made the program.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Program:
     slots: list[Slot] = field(default_factory=list)
     bounds: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     equal_dims: list[tuple[Size, Size]] = field(default_factory=list)
+    demanded_by: dict[tuple[Size, Size], str] = field(default_factory=dict)
     pipeline: str = ""
 
     @property

@@ -36,6 +36,7 @@ class CModel:
         self.dims = [dim["name"] for dim in manifest["dims"]]
         self._bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]}
         self._equal = [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])]
+        self._demanded_by = dict(zip(self._equal, manifest.get("equal_dims_nodes", [])))
         self._library = ctypes.CDLL(str(build_library(folder, manifest, options)))
         prefix = manifest["prefix"]
         self._call = getattr(self._library, f"{prefix}_call")
@@ -59,7 +60,7 @@ class CModel:
                              help=f"its inputs: {', '.join(n for n, _ in self.inputs)}")  # fmt: skip
         try:
             sizes = bind_sizes([t for _, t in self.inputs], arrays, [n for n, _ in self.inputs])
-            check_assumptions(self._bounds, self._equal, sizes)
+            check_assumptions(self._bounds, self._equal, sizes, self._demanded_by)
         except ValueError as error:
             raise UsageError("E0209", str(error)) from error
         results = [np.empty([evaluate(s, sizes) for s in t.shape], t.dtype.numpy) for _, t in self.outputs]

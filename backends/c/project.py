@@ -153,6 +153,7 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
             for name in model.sizes
         ],
         "equal_dims": [[dim_text(left), dim_text(right)] for left, right in program.equal_dims],
+        "equal_dims_nodes": [program.demanded_by.get(pair, "") for pair in program.equal_dims],
         "inputs": [_tensor(field) for field in model.inputs],
         "outputs": [_tensor(field) for field in model.outputs],
         "arena_bytes": {"expression": dim_text(total), "bytes": total if isinstance(total, int) else None},
