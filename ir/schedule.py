@@ -31,7 +31,6 @@ from ir.kernel import (
 )
 from ir.types import TensorType
 
-
 SUFFIXES = ("_t", "_z", "_e", "_p")
 """What the names of loops and locals end in that are copies of others: no size of a kernel may end so."""
 
