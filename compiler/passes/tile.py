@@ -148,13 +148,29 @@ def tile_kernel(
         return whole, None
     if nest.weight is None and not isinstance(columns, int):
         return _tile_unknown_columns(kernel, nest, rows, columns, lanes, registers), None
-    most = 4 if nest.weight else columns // lanes  # type: ignore[operator]
-    shape = choose_tile(rows, columns, lanes, registers, range(min(4, most), 0, -1))
+    shape = _shape_of(nest, rows, columns, lanes, registers)
+    if nest.weight and columns % shape.columns != 0 and _reads_others_along(nest, nest.columns):
+        nest = replace(nest, weight=None)  # only packed weights may be read beyond the last column
+        if decide_le(lanes, columns) is False:
+            return whole, None
+        shape = _shape_of(nest, rows, columns, lanes, registers)
     try:
         tiled = _apply(kernel, nest, shape)
     except ScheduleError:
         return whole, None
     return tiled, (nest.weight, shape.columns) if nest.weight else None
+
+
+def _shape_of(nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Tile:
+    most = 4 if nest.weight else columns // lanes  # type: ignore[operator]
+    return choose_tile(rows, columns, lanes, registers, range(min(4, most), 0, -1))  # type: ignore[type-var]
+
+
+def _reads_others_along(nest: Nest, loop: str) -> bool:
+    """Whether the sum reads another operand than the weights along a loop, as a depthwise convolution does."""
+    reduction = nest.loops[-1].body[1]
+    loads = [e for s in walk_stmts((reduction,)) for e in _loads(s)]
+    return any(e.buffer != nest.weight and _uses(e.index, loop) for e in loads)
 
 
 def split_groups(kernel: Kernel, packable: set[str]) -> Kernel:
