@@ -13,8 +13,9 @@ from typing import Any
 from compiler.passes.fuse import is_elementwise
 from compiler.pipeline import graph_pass
 from ir.build import Builder
+from ir.dims import bounded
 from ir.graph import Graph, Node, Value
-from ir.op import OPS, Op
+from ir.op import OPS, Op, OpError
 from ir.ops.channels_last import to_first, to_last
 from ir.types import TensorType
 
@@ -87,8 +88,21 @@ def _sink(graph: Graph, node: Node) -> None:
         if operand is None and value is not None:
             return
         operands.append(operand)
+    if not _fits(moved, operands, perm, node):
+        return
     y = b.apply(moved, *operands)
     _put(graph, node.output, b.transpose(y, perm=perm))
+
+
+def _fits(op: Op, operands: list[Value | None], perm: tuple[int, ...], node: Node) -> bool:
+    """Whether `op` gives the permuted result. An op that works along an axis looks elementwise where that axis has one
+    element (a product over one, a norm over one), and means something else once axes are permuted."""
+    try:
+        with bounded(node.output.graph.bounds):
+            type_ = op.infer(*(None if v is None else v.type for v in operands))
+    except OpError:
+        return False
+    return isinstance(type_, TensorType) and type_.shape == _unpermute(node.output.shape, perm)
 
 
 def _before(b: Builder, value: Value, perm: tuple[int, ...]) -> Value | None:
