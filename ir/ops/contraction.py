@@ -119,7 +119,7 @@ class Conv(Op):
         for tap in np.ndindex(*w.shape[2:]):
             starts = [t * d for t, d in zip(tap, self.dilation)]
             at = [slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(starts, shape[2:], self.stride)]
-            met = padded[(slice(None), slice(None), *at)].reshape(shape[0], self.groups, w.shape[1], -1)
+            met = padded[(slice(None), slice(None), *at)].reshape(shape[0], self.groups, w.shape[1], y.shape[-1])
             y += weights[(slice(None), slice(None), slice(None), *tap)] @ met
         y = y.reshape(shape)
         if bias is not None:
@@ -180,7 +180,7 @@ class ConvTranspose(Op):
         # Every element of x adds its window to the full result, from which `pad` is cut.
         full = [int(s) + int(self.pad[a]) + int(self.pad[spatial + a]) for a, s in enumerate(shape[2:])]
         y = np.zeros((shape[0], g, shape[1] // g, *full), exact)
-        xs = x.astype(exact, copy=False).reshape(x.shape[0], g, -1, *x.shape[2:])
+        xs = x.astype(exact, copy=False).reshape(x.shape[0], g, x.shape[1] // g, *x.shape[2:])
         ws = w.astype(exact, copy=False).reshape(g, -1, *w.shape[1:])
         for tap in np.ndindex(*w.shape[2:]):
             part = np.einsum("ngc...,gco->ngo...", xs, ws[(slice(None), slice(None), slice(None), *tap)])

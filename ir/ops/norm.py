@@ -6,6 +6,7 @@ and bias apply, as ONNX specifies.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,9 @@ class GroupNorm(Op):
         return x
 
     def reference(self, x: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        y = _standard(x.reshape(x.shape[0], self.groups, -1), (2,), self.epsilon).reshape(x.shape)
+        y = _standard(
+            x.reshape(x.shape[0], self.groups, math.prod(x.shape[1:]) // self.groups), (2,), self.epsilon
+        ).reshape(x.shape)
         return y * _per_channel(scale.astype(x.dtype), x.ndim) + _per_channel(bias.astype(x.dtype), x.ndim)
 
     def expand(self, b: Any, x: Any, scale: Any, bias: Any) -> Any:
