@@ -66,7 +66,7 @@ def _one(expr: Expr, extents: dict[str, Size], shapes: dict[str, tuple[Size, ...
 def _always_inside(index: tuple[Expr, ...], shape: tuple[Size, ...], extents: dict[str, Size]) -> bool:
     """Whether each index settles to lie within its extent: i//extent is 0 for it."""
     for i, size in zip(index, shape):
-        if not isinstance(i, Index):
+        if not isinstance(i, Index) or size == 0:
             return False
         if i.value == 0 and isinstance(size, int) and size > 0:
             continue

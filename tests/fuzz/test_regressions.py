@@ -46,10 +46,16 @@ def convolution_of_no_images(b: Builder, x: Value) -> Value:
     return b.conv(x, _const(b, 4, 2, 3, 3), stride=(1, 1), pad=(1,) * 4, dilation=(1, 1), groups=2)
 
 
+def padding_around_nothing(b: Builder, x: Value) -> Value:
+    """Whether an index lies within an axis of size 0 was asked by dividing by it."""
+    return b.pad(b.slice(x, starts=(0, 0), shape=(0, 3), steps=(1, 1)), before=(2, 0), after=(1, 1), value=1.5)
+
+
 CASES: list[tuple[Callable[..., Value], tuple[str, ...]]] = [
     (depthwise_with_columns_left_over, ("f32[1,6,5,7]",)),
     (depthwise_over_one_element, ("f32[2,4,2]",)),
     (norm_over_one_row, ("f32[2,3,1,5]",)),
+    (padding_around_nothing, ("f32[2,3]",)),
     (convolution_of_no_images, ("f32[0,4,4,5]",)),
 ]
 
