@@ -78,8 +78,17 @@ class Maker:
         self.exact: set[Value] = set()
         self.ranges: dict[str, tuple[int, int]] = {}
         self.has_symbols = self.rng.random() < 0.6
+        self.sizes = (self._sizes(), self._sizes())
+        for name in SYMBOLS:
+            given = [sizes[name] for sizes in self.sizes]
+            if self.rng.random() < 0.3:
+                self.graph.bounds[name] = (min(given), self.rng.choice([None, max(given), 512]))
 
     # -- sizes
+
+    def _sizes(self) -> dict[str, int]:
+        is_empty = self.rng.random() < 0.07
+        return {name: 0 if is_empty and self.rng.random() < 0.5 else self.rng.choice(EXTENTS) for name in SYMBOLS}
 
     def dim(self) -> Size:
         if self.has_symbols and self.rng.random() < 0.35:
@@ -183,7 +192,9 @@ def random_graph(seed: int, is_wide: bool = False) -> Sample:
         if made == wanted:
             break
     _choose_outputs(maker)
-    return Sample(seed, maker.graph, _choose_sizes(maker), maker.ranges)
+    used = {name for v in maker.graph.inputs for size in v.shape for name in names(size)}
+    first, second = ({name: sizes[name] for name in SYMBOLS if name in used} for sizes in maker.sizes)
+    return Sample(seed, maker.graph, (first, second), maker.ranges)
 
 
 def _choose_outputs(maker: Maker) -> None:
@@ -199,12 +210,3 @@ def _choose_outputs(maker: Maker) -> None:
         chosen.append(chosen[0])
     rng.shuffle(chosen)
     maker.graph.set_outputs(chosen, [f"y{i}" for i in range(len(chosen))])
-
-
-def _choose_sizes(maker: Maker) -> tuple[dict[str, int], dict[str, int]]:
-    used = sorted({name for v in maker.graph.inputs for size in v.shape for name in names(size)})
-    pairs = []
-    for _ in range(2):
-        none = maker.rng.random() < 0.1
-        pairs.append({name: 0 if none and maker.rng.random() < 0.5 else maker.rng.choice(EXTENTS) for name in used})
-    return pairs[0], pairs[1]

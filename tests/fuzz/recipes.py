@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ir import types as t
+from ir.build import Builder
 from ir.dims import maximum, minimum
-from ir.graph import Value
-from ir.op import OpError
+from ir.graph import Graph, Value
+from ir.op import OPS, OpError
 from tests.fuzz.graphs import STATIC, Maker
 
 RECIPES: dict[str, tuple[Callable[[Maker], Any], float]] = {}
@@ -126,8 +128,6 @@ def choose(m: Maker) -> None:
 
 @recipe(1.5)
 def integers(m: Maker) -> None:
-    from ir import types as t
-
     found = [v for v in m.pool if v.dtype == t.i64 and m.magnitude[v] < 1000]
     x = m.rng.choice(found) if found and m.rng.random() < 0.6 else m.input(m.shape(1, 3), t.i64)
     how = m.rng.choice(["add", "mul", "div", "mod", "max", "neg", "abs", "sum"])
@@ -274,8 +274,6 @@ def expand(m: Maker) -> None:
 
 @recipe(2)
 def gather(m: Maker) -> None:
-    from ir import types as t
-
     x = m.pick(lambda v: any(isinstance(size, int) and size > 0 for size in v.shape))
     axis = m.rng.choice([a for a, size in enumerate(x.shape) if isinstance(size, int) and size > 0])
     size = x.shape[axis]
@@ -376,6 +374,39 @@ def matmul(m: Maker) -> None:
     if m.rng.random() < 0.4:
         y = m.rng.choice([m.b.relu, m.b.gelu, m.b.tanh])(y)
     m.put(y, m.magnitude[x] * 2 * inner + 4)
+
+
+@recipe(1)
+def einsum(m: Maker) -> None:
+    a, c, d, k = m.rng.choice([1, 2, 3]), m.dim(), m.rng.choice([m.rng.choice(TILES), m.dim()]), m.rng.choice(TILES)
+    size = {"a": a, "h": 2, "c": c, "d": d, "k": k}
+    left, right, out = m.rng.choice([
+        ("ack", "akd", "acd"), ("achk", "adhk", "ahcd"), ("ck", "dk", "cd"), ("kc", "kd", "cd"), ("ack", "dk", "acd"),
+        ("ahcd", "adhk", "achk"), ("ack", "k", "ac"), ("ac", "ad", "acd"), ("ack", "ack", "ac"),
+    ])  # fmt: skip
+    x, y = m.operand([size[i] for i in left]), m.operand([size[i] for i in right])
+    m.put(m.b.einsum(x, y, equation=f"{left},{right}->{out}"), 4.0 * m.extent([size[i] for i in {*left} - {*out}]))
+
+
+@recipe(1)
+def branch(m: Maker) -> None:
+    """A choice between two small graphs that share what they take."""
+    x = m.pick(most=8.0)
+    condition = m.input((), t.bool_)
+    arms = []
+    for _ in range(2):
+        body = Graph("arm")
+        inner = Maker(m.rng.randrange(1 << 30), m.float is t.f64)
+        inner.graph, inner.b = body, Builder(body)
+        value = inner.put(body.add_input("x", x.tensor), m.magnitude[x])
+        for _ in range(m.rng.randint(1, 4)):
+            unary(inner)
+        results = [v for v in inner.pool if v.shape == x.shape and v is not value]
+        body.set_outputs([inner.b.add(value, results[-1]), results[0]])
+        arms.append(body)
+    y, z = m.b.apply(OPS["if_"](then=arms[0], orelse=arms[1]), condition, x, x)  # type: ignore[call-arg]
+    m.put(y, 30.0)
+    m.put(z, 30.0)
 
 
 @recipe(1.5)

@@ -20,7 +20,7 @@ from ir.blob import ArrayBlob
 from ir.build import graph_of
 from ir.dims import decide_le, evaluate
 from ir.expr import Expr
-from ir.kernel import For, Kernel, Variable, walk_stmts
+from ir.kernel import For, Kernel, Mark, Variable, walk_stmts
 from ir.kernel_verify import kernel_problems
 from ir.op import OPS, parse_type
 from ir.schedule import ScheduleError, mark, pack, reorder, split, stage, unflatten
@@ -102,7 +102,7 @@ class Scheduling:
 
     def mark(self) -> None:
         loop = self.rng.choice(self.loops()).var
-        how = self.rng.choice(["vector", "unroll"])
+        how: Mark = "vector" if self.rng.random() < 0.5 else "unroll"
         self.apply(f"mark {loop} {how}", lambda k: mark(k, loop, how))
 
     def simplify(self) -> None:
