@@ -6,7 +6,8 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -113,6 +114,13 @@ def _schema_of(node: onnx.NodeProto, opset: int) -> Any:
     """The OpSchema of an operator at `opset`, or None. (Its type stubs leave out all that concerns functions.)"""
     domain = _domain_of(node)
     return onnx.defs.get_schema(node.op_type, opset, domain) if onnx.defs.has(node.op_type, opset, domain) else None
+
+
+@functools.cache
+def attribute_types(domain: str, op_type: str, opset: int) -> Mapping[str, int]:
+    """The types (of AttributeProto) of an operator's attributes in its ONNX schema; none for an operator without."""
+    schema = _schema_of(onnx.NodeProto(domain=domain, op_type=op_type), opset)
+    return {} if schema is None else {name: int(a.type.value) for name, a in schema.attributes.items()}
 
 
 def _default_attributes(function: onnx.FunctionProto, schema: onnx.defs.OpSchema) -> None:

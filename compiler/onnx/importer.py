@@ -6,8 +6,9 @@ failed are skipped in silence, so that one cause gives one error.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ import onnx
 import ir.ops  # noqa: F401 - registers the ops that the builder makes
 from compiler.errors import CompileError, ModelError, NodeRef, Problems, UnsupportedError, UsageError
 from compiler.onnx import registry
-from compiler.onnx.functions import FunctionLibrary, body_of_schema, may_have_body
+from compiler.onnx.functions import FunctionLibrary, attribute_types, body_of_schema, may_have_body
 from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
@@ -25,6 +26,7 @@ from ir.op import OpError
 from ir.types import SequenceType, TensorType, Type
 
 _NEST_LIMIT = 32
+_T = TypeVar("_T")
 
 
 class OnnxBuilder(Builder):
@@ -72,10 +74,11 @@ class Scope:
         """See `OnnxBuilder.subgraph`."""
         graph = Graph(name)
         graph.bounds = self.graph.bounds
+        given = _arguments(proto, types)
         inner = Scope(self.importer, graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets)
         inner.captured = {}
-        for declared, type_ in zip(proto.input, types):
-            inner.values[declared.name] = graph.add_input(declared.name, type_)
+        for input_name, type_ in given:
+            inner.values[input_name] = graph.add_input(input_name, type_)
         outputs = inner.run(proto)
         graph.set_outputs(outputs, [o.name for o in proto.output])
         return graph, list(inner.captured.values())
@@ -85,8 +88,7 @@ class Scope:
         inner = Scope(
             self.importer, self.graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets
         )
-        for declared, value in zip(proto.input, arguments):
-            inner.values[declared.name] = value
+        inner.values.update(_arguments(proto, arguments))
         return inner.run(proto)
 
     def run(self, proto: onnx.GraphProto) -> list[Value]:
@@ -99,6 +101,8 @@ class Scope:
 
     def declare_initializers(self, proto: onnx.GraphProto) -> None:
         for tensor in proto.initializer:
+            if tensor.name in self.initializers:
+                raise ModelError("E0302", f"two initializers are called '{tensor.name}'", file=self.importer.file)
             self.initializers[tensor.name] = tensor
         for sparse in proto.sparse_initializer:
             self.initializers[sparse.values.name] = sparse
@@ -120,8 +124,23 @@ class Scope:
             except Failed:
                 self.fail(node)
             except CompileError as error:
+                self.locate(error, index, node)
                 self.importer.errors.append(error)
                 self.fail(node)
+
+    def locate(self, error: CompileError, index: int, node: onnx.NodeProto) -> None:
+        """Says which node and file an error is about, where it does not say so itself."""
+        error.file = error.file or self.importer.file
+        if error.node is None:
+            error.node = self.reference(index, node)
+
+    def reference(self, index: int, node: onnx.NodeProto) -> NodeRef:
+        """The node as errors name it."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        opset = self.opsets.get(domain)
+        if opset is None and domain == "":
+            opset = self.opsets.get("ai.onnx")
+        return NodeRef(node.name or f"{node.op_type}_{index}", node.op_type, domain, opset, index, self.path)
 
     def fail(self, node: onnx.NodeProto) -> None:
         for name in node.output:
@@ -137,7 +156,9 @@ class Scope:
             if name in scope.initializers:
                 return self.capture(name, scope.load_initializer(name))
             scope = scope.outer
-        raise ModelError("E0302", f"nothing produces the value '{name}'")
+        order = "nodes must stand after those whose results they use"
+        message = f"nothing produces the value '{name}' before it is used"
+        raise ModelError("E0302", message, file=self.importer.file, help=order)
 
     def capture(self, name: str, value: Value) -> Value:
         """`value` as seen in this scope's graph: an outer value becomes one more input of each closed graph between."""
@@ -175,17 +196,12 @@ class Scope:
         return value
 
     def import_node(self, index: int, node: onnx.NodeProto) -> None:
-        name = node.name or f"{node.op_type}_{index}"
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        ref = self.reference(index, node)
+        domain, opset = ref.domain, ref.opset
         function = self.importer.functions.find(domain, node.op_type, node.overload)
         if function is not None:
-            ref = NodeRef(name, node.op_type, domain, None, index, self.path)
-            self.call_function(function, node, ref)
+            self.call_function(function, node, dataclasses.replace(ref, opset=None))
             return
-        opset = self.opsets.get(domain)
-        if opset is None and domain == "":
-            opset = self.opsets.get("ai.onnx")
-        ref = NodeRef(name, node.op_type, domain, opset, index, self.path)
         inputs = [self.lookup(n) if n else None for n in node.input]
         entry = registry.find(domain, node.op_type, opset or 1)
         if any(v is None and n for v, n in zip(inputs, node.input)):
@@ -200,7 +216,7 @@ class Scope:
         last = self.graph._last
         try:
             with bounded(self.graph.bounds):
-                outputs = registry.call(entry, b, list(inputs), self.attributes(node))
+                outputs = registry.call(entry, b, list(inputs), self.attributes(node, opset or 1))
         except OpError as error:
             raise UnsupportedError("E0402", f"{node.op_type}: {error}", node=ref, file=self.importer.file) from error
         self.bind(node, ref, outputs, last)
@@ -219,7 +235,15 @@ class Scope:
                 self.graph.rename(value, name)
             self.values[name] = value
 
-    def attributes(self, node: onnx.NodeProto) -> dict[str, Any]:
+    def attributes(self, node: onnx.NodeProto, opset: int) -> dict[str, Any]:
+        """Attributes as Python sees them. Raises ModelError for one of another type than the ONNX schema says."""
+        declared = attribute_types(node.domain, node.op_type, opset)
+        for attribute in node.attribute:
+            wanted = declared.get(attribute.name, attribute.type)
+            if attribute.type != wanted:
+                kind = onnx.AttributeProto.AttributeType.Name
+                found = f"attribute `{attribute.name}` is {kind(attribute.type)}; {node.op_type} takes {kind(wanted)}"
+                raise ModelError("E0302", found)
         return {a.name: self.importer.attribute(a) for a in node.attribute}
 
     def call_function(self, function: onnx.FunctionProto, node: onnx.NodeProto, ref: NodeRef) -> None:
@@ -241,8 +265,16 @@ class Scope:
                 omitted.add(name)
             else:
                 inner.values[name] = value
+        if len(arguments) > len(function.input):
+            raise ModelError(
+                "E0302", f"it has {len(arguments)} inputs; its function takes {len(function.input)}", node=ref
+            )
         nodes = self.importer.functions.instantiate(function, node, omitted)
         inner.run_nodes(nodes)
+        wanted = [n for n, given in zip(function.output, node.output) if n and given]
+        unmade = [n for n in wanted if n not in inner.values]
+        if unmade:
+            raise ModelError("E0302", f"its function produces no value '{unmade[0]}'", node=ref)
         outputs = [inner.values.get(n) if n else None for n in function.output]
         if any(n and v is None for n, v in zip(node.output, outputs)):
             raise Failed
@@ -365,6 +397,15 @@ def import_model(
     Raises CompileError (ModelError, UnsupportedError, UsageError), or Problems with several of them.
     """
     return Importer(model, DimSpec(dims or {}), constants).run()
+
+
+def _arguments(proto: onnx.GraphProto, given: Sequence[_T]) -> list[tuple[str, _T]]:
+    """The inputs of a nested graph by name, with what they are given. Raises ModelError where the numbers differ."""
+    own = {t.name for t in proto.initializer}
+    declared = [i.name for i in proto.input if i.name not in own]
+    if len(declared) != len(given):
+        raise ModelError("E0302", f"its graph '{proto.name}' has {len(declared)} inputs; it must take {len(given)}")
+    return list(zip(declared, given))
 
 
 def _fits(actual: Sequence[Size], declared: Sequence[Size]) -> bool:

@@ -42,6 +42,15 @@ def input_types(
 
     Raises ModelError for an input without a usable type, UsageError for a dim in `dims` that the model does not have.
     """
+    try:
+        return _input_types(graph, initializers, dims, file)
+    except ValueError as error:
+        raise ModelError("E0304", f"a dim of the inputs cannot be read: {error}", file=file) from error
+
+
+def _input_types(
+    graph: onnx.GraphProto, initializers: Container[str], dims: DimSpec, file: str | None
+) -> tuple[dict[str, Type], dict[str, tuple[int, int | None]]]:
     declared = [i for i in graph.input if i.name not in initializers]
     plain = {
         d.dim_param

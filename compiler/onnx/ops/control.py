@@ -71,6 +71,8 @@ def _equal_sizes(b: Any, cond: Any) -> tuple[Size, Size] | None:
 
 @onnx_op("Loop", since=1)
 def Loop(b: Any, M: Any = None, cond: Any = None, *v_initial: Any, body: Any) -> Any:
+    if len(body.output) <= len(v_initial):
+        raise OpError(f"its body gives {len(body.output)} results; it must give a condition and {len(v_initial)} more")
     return _unrolled(b, M, cond, list(v_initial), body) or _looped(b, M, cond, list(v_initial), body)
 
 

@@ -1,0 +1,103 @@
+"""Malformed models: each is refused with an error that says what is wrong, and names the node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import compiler
+from compiler.errors import ModelError
+
+FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
+node = helper.make_node
+
+
+def value(name: str, dtype: int = FLOAT, shape: Sequence[int | str] = (2, 3)) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, list(shape))
+
+
+def model(*nodes: onnx.NodeProto, functions: Sequence[onnx.FunctionProto] = (), **others: object) -> onnx.ModelProto:
+    inputs = [value("x"), value("c", BOOL, ()), value("n", INT64, ())]
+    graph = helper.make_graph(list(nodes), "g", inputs, [value("y")], **others)  # type: ignore[arg-type]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, functions=list(functions), opset_imports=opsets)
+
+
+def body(inputs: Sequence[str], outputs: Sequence[str], *nodes: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), "body", [value(n) for n in inputs], [value(n) for n in outputs])
+
+
+def call(*inputs: str, output: str = "r") -> onnx.ModelProto:
+    """A model that calls a function whose output is `output`, which its only node calls `r`."""
+    opsets = [helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "Twice", ["a"], [output], [node("Add", ["a", "a"], ["r"])], opsets)
+    return model(node("Twice", list(inputs), ["y"], domain="own", name="it"), functions=[function])
+
+
+WEIGHT = helper.make_tensor("w", FLOAT, [3], [1.0, 2.0, 3.0])
+CASES = {
+    "unknown value": (model(node("Add", ["x", "z"], ["y"], name="it")), "nothing produces the value 'z'"),
+    "user before producer": (
+        model(node("Relu", ["z"], ["y"], name="it"), node("Relu", ["x"], ["z"])),
+        "nothing produces the value 'z' before it is used",
+    ),
+    "cycle": (
+        model(node("Add", ["x", "y"], ["z"], name="it"), node("Relu", ["z"], ["y"])),
+        "nothing produces the value 'y'",
+    ),
+    "text for a number": (
+        model(node("Softmax", ["x"], ["y"], axis="one", name="it")),
+        "attribute `axis` is STRING; Softmax takes INT",
+    ),
+    "number for a list": (
+        model(node("Transpose", ["x"], ["y"], perm=1, name="it")),
+        "attribute `perm` is INT; Transpose takes INTS",
+    ),
+    "number for a graph": (
+        model(node("If", ["c"], ["y"], then_branch=1, else_branch=1, name="it")),
+        "is INT; If takes GRAPH",
+    ),
+    "branch without its value": (
+        model(node("If", ["c"], ["y"], then_branch=body([], ["z"]), else_branch=body([], ["x"]), name="it")),
+        "nothing produces the value 'z'",
+    ),
+    "branch with inputs": (
+        model(node("If", ["c"], ["y"], then_branch=body(["q"], ["q"]), else_branch=body([], ["x"]), name="it")),
+        "'body' has 1 inputs; it must take 0",
+    ),
+    "loop body without inputs": (
+        model(node("Loop", ["n", "c", "x"], ["y"], body=body([], ["c", "x"]), name="it")),
+        "'body' has 0 inputs; it must take 3",
+    ),
+    "function without its value": (call("x", output="q"), "its function produces no value 'q'"),
+    "too many operands of a function": (call("x", "x"), "it has 2 inputs; its function takes 1"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_malformed_model_is_refused_by_node(name: str):
+    given, message = CASES[name]
+    with pytest.raises(ModelError) as caught:
+        compiler.load(given)
+    assert message in caught.value.message
+    assert caught.value.node is not None and caught.value.node.name == "it"
+
+
+def test_a_loop_body_without_results_is_refused():
+    given = model(node("Loop", ["n", "c", "x"], ["y"], body=body(["i", "go", "v"], []), name="it"))
+    with pytest.raises(compiler.CompileError, match="its body gives 0 results"):
+        compiler.load(given)
+
+
+def test_two_initializers_of_one_name_are_refused():
+    with pytest.raises(ModelError, match="two initializers are called 'w'"):
+        compiler.load(model(node("Add", ["x", "w"], ["y"]), initializer=[WEIGHT, WEIGHT]))
+
+
+def test_a_dim_name_of_excessive_length_is_refused():
+    graph = helper.make_graph([node("Relu", ["x"], ["y"])], "g", [value("x", shape=("a" * 3000, 3))], [value("y")])
+    with pytest.raises(ModelError, match="3000 characters"):
+        compiler.load(helper.make_model(graph))
