@@ -16,8 +16,15 @@ from ir.functions import FUNCTIONS
 from ir.types import DType
 
 
+class _Hashed:
+    """A place for the hash, which is computed once: expressions are compared and looked up all the time."""
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+
 @dataclass(frozen=True, eq=False, slots=True)
-class Expr:
+class Expr(_Hashed):
     """Base of all expressions. `dtype` is the type of the value; operators build further expressions."""
 
     dtype: DType
@@ -89,17 +96,18 @@ class Expr:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return type(self) is type(other) and hash(self) == hash(other) and self._key() == other._key()  # type: ignore[attr-defined]
+        if not isinstance(other, Expr) or type(self) is not type(other):
+            return False
+        return self._hash == other._hash and self._key() == other._key()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((type(self).__name__, *self._key())))
 
     def __hash__(self) -> int:
-        raise NotImplementedError
+        return self._hash
 
     def _key(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, f.name) for f in fields(self) if f.name != "_hash")
-
-
-def _seal(expr: Expr) -> None:
-    object.__setattr__(expr, "_hash", hash((type(expr).__name__, *expr._key())))
+        return tuple(getattr(self, f.name) for f in fields(self))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,16 +115,9 @@ class Const(Expr):
     """A literal. Floats compare by their bits, so NaN equals NaN and 0.0 differs from -0.0."""
 
     value: int | float | bool | complex | str
-    _hash: int = 0
-
-    def __post_init__(self) -> None:
-        _seal(self)
 
     def _key(self) -> tuple[Any, ...]:
         return (self.dtype, repr(self.value))
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -124,13 +125,6 @@ class Index(Expr):
     """An i64 whose value is a symbolic size over loop variables and dims."""
 
     value: Size
-    _hash: int = 0
-
-    def __post_init__(self) -> None:
-        _seal(self)
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -138,13 +132,6 @@ class Var(Expr):
     """A scalar local of the kernel: bound by `Let`, or declared by `Variable` and assigned."""
 
     name: str
-    _hash: int = 0
-
-    def __post_init__(self) -> None:
-        _seal(self)
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -154,13 +141,6 @@ class Load(Expr):
     buffer: str
     index: tuple[Expr, ...]
     outside: Expr | None = None
-    _hash: int = 0
-
-    def __post_init__(self) -> None:
-        _seal(self)
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -169,13 +149,6 @@ class Apply(Expr):
 
     function: str
     args: tuple[Expr, ...]
-    _hash: int = 0
-
-    def __post_init__(self) -> None:
-        _seal(self)
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -184,13 +157,6 @@ class Cast(Expr):
 
     value: Expr
     saturate: bool = True
-    _hash: int = 0
-
-    def __post_init__(self) -> None:
-        _seal(self)
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -200,13 +166,6 @@ class Reduce(Expr):
     function: str
     axes: tuple[tuple[str, Size], ...]
     body: Expr
-    _hash: int = 0
-
-    def __post_init__(self) -> None:
-        _seal(self)
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 Operand: TypeAlias = "Expr | Size | float | bool"
