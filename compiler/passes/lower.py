@@ -59,7 +59,7 @@ def _check_tensors(graph: Graph) -> None:
 class _Lowering:
     program: Program
     of: dict[Value, str] = field(default_factory=dict)
-    kernels: dict[str, tuple[Kernel, dict[str, str]]] = field(default_factory=dict)
+    kernels: dict[Hashable, tuple[Kernel, dict[str, str]]] = field(default_factory=dict)
     kernel_names: Names = field(default_factory=Names)
     buffer_names: Names = field(default_factory=Names)
     outputs: dict[Value, str] = field(default_factory=dict)
@@ -142,9 +142,11 @@ class _Lowering:
         return Call(first, args, sizes, sources)
 
     def shared(self, kernel: Kernel) -> tuple[Kernel, tuple[Size, ...]]:
-        """The kernel, or an equal one made earlier; and the sizes to call that with."""
+        """The kernel, or an equal one made earlier; and the sizes to call that with. Kernels whose sizes have other
+        bounds are not equal: later passes rely on the bounds."""
         form, mapping = canonical(kernel)
-        key = fingerprint(form)
+        bounds = tuple(sorted((mapping[name], self.program.bounds.get(name)) for name in kernel.sizes))
+        key = (fingerprint(form), bounds)
         if key not in self.kernels:
             taken = Names([*mapping])
             others = {size: taken.fresh(f"{size}_") for size in kernel.sizes if size.endswith(SUFFIXES)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,26 @@ CASES: list[tuple[Callable[..., Value], tuple[str, ...]]] = [
 ]
 
 
+def test_kernels_are_shared_only_within_the_same_bounds(tmp_path: Path) -> None:
+    """Two equal products of symbolic width, one known to be wide: the other got its tiles, and read out of bounds."""
+    graph = Graph("widths")
+    graph.bounds["N"] = (64, None)
+    x, y, z = (
+        graph.add_input(f"x{i}", parse_type(text)) for i, text in enumerate(["f32[4,8]", "f32[8,N]", "f32[8,M]"])
+    )
+    b = Builder(graph)
+    graph.set_outputs([b.matmul(x, y), b.matmul(x, z)], ["y0", "y1"])
+    feeds = {f"x{i}": random_array(RNG, x.dtype, shape) for i, shape in enumerate([(4, 8), (8, 70), (8, 3)])}
+    made = _compiled(graph, tmp_path).run(feeds)
+    for name, wanted in zip(graph.output_names, evaluate_graph(graph, list(feeds.values()))):
+        np.testing.assert_allclose(made[name], wanted, rtol=1e-4, atol=1e-4)
+
+
+def _compiled(graph: Graph, folder: Path) -> Any:
+    backend = CBackend(opt="-O1")
+    return backend.emit(backend.pipeline().run(graph, watch=[Verify()]), folder / "out").load(opt="-O1")
+
+
 @pytest.mark.parametrize(("make", "types"), CASES, ids=[make.__name__ for make, _ in CASES])
 def test_compiled_as_interpreted(make: Callable[..., Value], types: tuple[str, ...], tmp_path: Path) -> None:
     """Valid after every pass, and the same numbers in the end; 1e-4 allows for sums in another order."""
@@ -67,8 +88,6 @@ def test_compiled_as_interpreted(make: Callable[..., Value], types: tuple[str, .
     inputs = [graph.add_input(f"x{i}", parse_type(text)) for i, text in enumerate(types)]
     graph.set_outputs([make(Builder(graph), *inputs)], ["y"])
     feeds = {v.name: random_array(RNG, v.dtype, [int(size) for size in v.shape]) for v in inputs}  # type: ignore[arg-type]
-    backend = CBackend(opt="-O1")
-    artifact = backend.emit(backend.pipeline().run(graph, watch=[Verify()]), tmp_path / "out")
-    made = artifact.load(opt="-O1").run(feeds)["y"]
+    made = _compiled(graph, tmp_path).run(feeds)["y"]
     (wanted,) = evaluate_graph(graph, list(feeds.values()))
     np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-4)
