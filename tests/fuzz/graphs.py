@@ -19,7 +19,7 @@ import ir.ops  # noqa: F401 - registers the ops
 from ir import types as t
 from ir.blob import ArrayBlob
 from ir.build import Builder
-from ir.dims import Size, evaluate, names, symbol
+from ir.dims import Size, bounded, evaluate, names, symbol
 from ir.graph import Graph, Value
 from ir.op import OpError
 from ir.types import DType, TensorType
@@ -183,7 +183,8 @@ def random_graph(seed: int, is_wide: bool = False) -> Sample:
         recipe, _ = RECIPES[maker.rng.choices(titles, weights)[0]]
         before = len(maker.pool)
         try:
-            recipe(maker)
+            with bounded(maker.graph.bounds):  # as importers do: a size takes the form that the bounds give it
+                recipe(maker)
         except OpError:
             continue
         finally:

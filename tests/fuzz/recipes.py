@@ -10,10 +10,10 @@ from typing import Any
 
 from ir import types as t
 from ir.build import Builder
-from ir.dims import maximum, minimum
+from ir.dims import maximum, minimum, symbol
 from ir.graph import Graph, Value
 from ir.op import OPS, OpError
-from tests.fuzz.graphs import STATIC, Maker
+from tests.fuzz.graphs import STATIC, SYMBOLS, Maker
 
 RECIPES: dict[str, tuple[Callable[[Maker], Any], float]] = {}
 """Name -> (recipe, how often it is chosen in proportion to the others)."""
@@ -374,6 +374,25 @@ def matmul(m: Maker) -> None:
     if m.rng.random() < 0.4:
         y = m.rng.choice([m.b.relu, m.b.gelu, m.b.tanh])(y)
     m.put(y, m.magnitude[x] * 2 * inner + 4)
+
+
+@recipe(0.7)
+def same_again(m: Maker) -> None:
+    """The same work at two symbolic sizes, of which kernels may be shared where nothing tells them apart."""
+    inner, how = m.rng.choice(TILES), m.rng.choice(["columns", "rows", "softmax", "sum", "pad"])
+    for name in m.rng.sample(SYMBOLS, 2):
+        x = m.input((inner, symbol(name)) if how != "rows" else (symbol(name), inner))
+        if how == "columns":
+            y = m.b.relu(m.b.matmul(m.input((3, inner)), x))
+        elif how == "rows":
+            y = m.b.matmul(x, m.constant((inner, 17)))
+        elif how == "softmax":
+            y = m.b.softmax(x, axes=(1,))
+        elif how == "sum":
+            y = m.b.reduce_sum(x, axes=(0,), keepdims=False)
+        else:
+            y = m.b.relu(m.b.pad(x, before=(0, 2), after=(1, 0)))
+        m.put(y, 4.0 * inner)
 
 
 @recipe(1)
