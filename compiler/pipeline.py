@@ -19,7 +19,7 @@ from compiler.errors import UsageError
 from ir.build import Builder
 from ir.graph import Graph
 from ir.kernel import Kernel
-from ir.program import Branch, Call, Program, Step
+from ir.program import Call, Program, Step
 from ir.rewrite import Listener, listening, rewrite
 from ir.rule import Rule
 
@@ -243,7 +243,7 @@ def _map_kernels(program: Program, change: Callable[[Kernel], Kernel]) -> None:
     def again(step: Step) -> Step:
         if isinstance(step, Call):
             return replace(step, kernel=done[step.kernel.name])
-        return Branch(step.condition, tuple(map(again, step.then)), tuple(map(again, step.orelse)), step.sources)
+        return replace(step, then=tuple(map(again, step.then)), orelse=tuple(map(again, step.orelse)))
 
     program.steps = [again(step) for step in program.steps]
 

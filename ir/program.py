@@ -56,12 +56,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Branch:
-    """Runs `then` where the bool scalar in buffer `condition` is true, else `orelse`."""
+    """Runs `then` where the bool scalar in buffer `condition` is true, else `orelse`.
+
+    `equal_then` and `equal_orelse` are sizes that must be equal where that side runs.
+    """
 
     condition: str
     then: tuple[Step, ...]
     orelse: tuple[Step, ...]
     sources: tuple[str, ...] = ()
+    equal_then: tuple[tuple[Size, Size], ...] = ()
+    equal_orelse: tuple[tuple[Size, Size], ...] = ()
 
 
 Step: TypeAlias = Call | Branch
@@ -98,7 +103,8 @@ class Program:
         for call in self.calls():
             for size in call.sizes:
                 found |= names(size)
-        for pair in self.equal_dims:
+        demands = [pair for branch in self.branches() for pair in (*branch.equal_then, *branch.equal_orelse)]
+        for pair in (*self.equal_dims, *demands):
             found |= names(pair[0]) | names(pair[1])
         return tuple(sorted(found))
 
@@ -117,12 +123,19 @@ class Program:
 
     def calls(self) -> Iterator[Call]:
         """Every call, those of branches included, in order."""
+        return (step for step in self.walk() if isinstance(step, Call))
+
+    def branches(self) -> Iterator[Branch]:
+        """Every branch, those inside of others included, in order."""
+        return (step for step in self.walk() if isinstance(step, Branch))
+
+    def walk(self) -> Iterator[Step]:
+        """Every step in the order of the text, a branch before what it holds."""
         stack: list[Step] = list(reversed(self.steps))
         while stack:
             step = stack.pop()
-            if isinstance(step, Call):
-                yield step
-            else:
+            yield step
+            if isinstance(step, Branch):
                 stack.extend(reversed((*step.then, *step.orelse)))
 
     @property

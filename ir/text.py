@@ -295,12 +295,17 @@ def _step_lines(steps: Iterable[Step], indent: str) -> list[str]:
                 lines.append(indent + _call_text(step))
             case Branch():
                 lines.append(f"{indent}if %{value_name(step.condition)} {{{_sources(step.sources)}")
-                lines += _step_lines(step.then, indent + "  ")
-                if step.orelse:
+                lines += _arm_lines(step.then, step.equal_then, indent + "  ")
+                if step.orelse or step.equal_orelse:
                     lines.append(f"{indent}}} else {{")
-                    lines += _step_lines(step.orelse, indent + "  ")
+                    lines += _arm_lines(step.orelse, step.equal_orelse, indent + "  ")
                 lines.append(indent + "}")
     return lines
+
+
+def _arm_lines(steps: Iterable[Step], equal: Iterable[tuple[Size, Size]], indent: str) -> list[str]:
+    demands = [f"{dim_text(a)} == {dim_text(b)}" for a, b in equal]
+    return [*([f"{indent}where {', '.join(demands)}"] if demands else []), *_step_lines(steps, indent)]
 
 
 def _call_text(call: Call) -> str:

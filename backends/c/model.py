@@ -357,12 +357,15 @@ class _Steps:
                 self._branch(step)
 
     def _branch(self, step: Branch) -> None:
-        blocks = [(f"if (*{self._pointer(step.condition)} != 0) {{", step.then)]
-        if step.orelse:
-            blocks.append(("} else {", step.orelse))
-        for head, block in blocks:
+        blocks = [(f"if (*{self._pointer(step.condition)} != 0) {{", step.then, step.equal_then)]
+        if step.orelse or step.equal_orelse:
+            blocks.append(("} else {", step.orelse, step.equal_orelse))
+        for head, block, equal in blocks:
             self.out.line(head)
             self.out.depth += 1
+            for left, right in equal:
+                invalid = status(self.model, "ERROR_DIMS")
+                self.out.line(f"if ({self._size(left)} != {self._size(right)}) return {invalid};")
             self.write(block)
             self.out.depth -= 1
         self.out.line("}")

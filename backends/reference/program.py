@@ -54,8 +54,10 @@ class _Machine:
             match step:
                 case Call():
                     self.call(step)
-                case Branch(condition=condition, then=then, orelse=orelse):
-                    self.run(then if self.array(condition).reshape(-1)[0] else orelse)
+                case Branch():
+                    holds = self.array(step.condition).reshape(-1)[0]
+                    check_assumptions({}, step.equal_then if holds else step.equal_orelse, self.sizes)
+                    self.run(step.then if holds else step.orelse)
 
     def call(self, call: Call) -> None:
         values = dict(zip(call.kernel.sizes, (evaluate(size, self.sizes) for size in call.sizes)))

@@ -162,6 +162,7 @@ class _Lowering:
         assert condition is not None
         results = [self.result(v) for v in node.outputs]
         arms: list[tuple[Step, ...]] = []
+        demands: list[tuple[tuple[Size, Size], ...]] = []
         taken = 0
         for body in (node.op.then, node.op.orelse):  # type: ignore[attr-defined]
             count = len(body.inputs)
@@ -173,7 +174,8 @@ class _Lowering:
             for value, result in zip(body.outputs, results):
                 steps.append(self.copy(self.operand(value), result, value.tensor, node.sources))
             arms.append(tuple(steps))
-        return Branch(self.operand(condition), arms[0], arms[1], node.sources)
+            demands.append(tuple(pair for pair in body.equal_dims if pair not in self.program.equal_dims))
+        return Branch(self.operand(condition), arms[0], arms[1], node.sources, *demands)
 
 
 def _key_of(node: Node) -> Hashable:

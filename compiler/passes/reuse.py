@@ -27,7 +27,7 @@ def reuse(program: Program) -> None:
         here = position
         position += 1
         if isinstance(step, Branch):
-            return Branch(step.condition, tuple(map(visit, step.then)), tuple(map(visit, step.orelse)), step.sources)
+            return replace(step, then=tuple(map(visit, step.then)), orelse=tuple(map(visit, step.orelse)))
         for operand in _candidates(program, step):
             root = program.root(step.args[operand]).name
             if lives[root].last != here or lives[step.args[-1]].first != here:

@@ -64,9 +64,7 @@ def tile(program: Program, *, lanes: int = 8, registers: int = 16) -> None:
 
         def visit(step: Step) -> Step:
             if isinstance(step, Branch):
-                return Branch(
-                    step.condition, tuple(map(visit, step.then)), tuple(map(visit, step.orelse)), step.sources
-                )
+                return replace(step, then=tuple(map(visit, step.then)), orelse=tuple(map(visit, step.orelse)))
             kernel, panel = made[step.kernel.name]
             if panel is None:
                 return replace(step, kernel=kernel)
@@ -119,17 +117,9 @@ def panels(blob: Blob, rest: tuple[int, ...], factor: int) -> Blob:
 
 def _drop_unused_weights(program: Program) -> None:
     used = {program.root(arg).name for call in program.calls() for arg in call.args} | set(program.outputs)
-    used |= {program.root(step.condition).name for step in _branches(program.steps)}
+    used |= {program.root(step.condition).name for step in program.branches()}
     for name in [n for n, b in program.buffers.items() if b.place == "weight" and n not in used]:
         del program.buffers[name]
-
-
-def _branches(steps: list[Step] | tuple[Step, ...]) -> list[Branch]:
-    found: list[Branch] = []
-    for step in steps:
-        if isinstance(step, Branch):
-            found += [step, *_branches(step.then), *_branches(step.orelse)]
-    return found
 
 
 def tile_kernel(

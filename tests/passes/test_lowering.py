@@ -61,6 +61,27 @@ def test_a_result_takes_no_memory_that_the_other_branch_still_reads(taken: bool)
     np.testing.assert_allclose(found["second"], -wanted[1], rtol=1e-6)
 
 
+def test_sizes_that_a_branch_demands_to_be_equal_are_checked_where_it_runs():
+    graph = Graph("branches")
+    c = graph.add_input("c", tensor("bool"))
+    p, q = (graph.add_input(name, tensor("f32", symbol(size))) for name, size in (("p", "N"), ("q", "M")))
+    then, orelse = Graph("then"), Graph("orelse")
+    with Builder(then) as b:
+        inner = [then.add_input(v.name, v.type) for v in (p, q)]
+        then.set_outputs([b.add(*inner)])
+    with Builder(orelse) as b:
+        orelse.set_outputs([b.neg(orelse.add_input("p", p.type))])
+    with Builder(graph) as b:
+        y = b.apply(OPS["if_"](then=then, orelse=orelse), c, p, q, p)  # type: ignore[call-arg]
+        graph.set_outputs([y], ["y"])
+    program = Pipeline(STEPS).run(graph)
+    three, five = np.ones(3, np.float32), np.ones(5, np.float32)
+    assert run_program(program, {"c": np.array(True), "p": five, "q": five})["y"].tolist() == [2.0] * 5
+    assert run_program(program, {"c": np.array(False), "p": five, "q": three})["y"].tolist() == [-1.0] * 5
+    with pytest.raises(ValueError, match="must be equal"):
+        run_program(program, {"c": np.array(True), "p": five, "q": three})
+
+
 @pytest.mark.parametrize("dim", ["m_t", "n_p", "k_z"])
 def test_a_dim_may_be_called_like_a_part_of_a_loop(dim: str):
     graph = Graph("product")
