@@ -60,7 +60,7 @@ def tile(program: Program, *, lanes: int = 8, registers: int = 16) -> None:
         for kernel in program.kernels:
             packable = _constant_operands(program, kernel)
             made[kernel.name] = tile_kernel(kernel, lanes, registers, packable)
-        packed: dict[tuple[str, int, int], str] = {}
+        packed: dict[tuple[str, TensorType], str] = {}
 
         def visit(step: Step) -> Step:
             if isinstance(step, Branch):
@@ -88,12 +88,17 @@ def _constant_operands(program: Program, kernel: Kernel) -> set[str]:
     return found
 
 
-def _packed(program: Program, done: dict[tuple[str, int, int], str], name: str, type_: TensorType, factor: int) -> str:
+def _packed(
+    program: Program, done: dict[tuple[str, TensorType], str], name: str, type_: TensorType, factor: int
+) -> str:
+    """The weight `name` in panels of `factor` columns, as `type_`: calls of equal needs share it."""
     buffer = program.buffers[name]
-    key = (name, type_.rank, factor)
+    key = (name, type_)
     if key not in done:
         assert buffer.blob is not None
         made = f"{name}.panels{factor}"
+        others = sum(other == name for other, _ in done)
+        made = f"{made}.{others}" if made in program.buffers else made
         regrouped = tuple(int(size) for size in type_.shape[1:-1])
         program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=panels(buffer.blob, regrouped, factor))
         done[key] = made

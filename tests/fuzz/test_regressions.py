@@ -52,10 +52,20 @@ def padding_around_nothing(b: Builder, x: Value) -> Value:
     return b.pad(b.slice(x, starts=(0, 0), shape=(0, 3), steps=(1, 1)), before=(2, 0), after=(1, 1), value=1.5)
 
 
+def weights_of_two_groupings(b: Builder, x: Value, y: Value) -> Value:
+    """Weights packed for two groups were taken for those of four."""
+    w = _const(b, 192, 2, 3, 3)
+    one, two = (
+        b.conv(v, w, stride=(1, 1), pad=(0,) * 4, dilation=(1, 1), groups=g) for v, g in ((x, 2), (y, 4))
+    )  # fmt: skip
+    return b.add(one, two)
+
+
 CASES: list[tuple[Callable[..., Value], tuple[str, ...]]] = [
     (depthwise_with_columns_left_over, ("f32[1,6,5,7]",)),
     (depthwise_over_one_element, ("f32[2,4,2]",)),
     (norm_over_one_row, ("f32[2,3,1,5]",)),
+    (weights_of_two_groupings, ("f32[1,4,5,5]", "f32[1,8,5,5]")),
     (padding_around_nothing, ("f32[2,3]",)),
     (convolution_of_no_images, ("f32[0,4,4,5]",)),
 ]
