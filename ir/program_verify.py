@@ -221,6 +221,8 @@ def _lifetimes(program: Program) -> dict[str, tuple[int, int]]:
 
 def _share_bytes(program: Program, a: ProgramBuffer, b: ProgramBuffer) -> bool:
     low, high = sorted((a, b), key=lambda buffer: buffer.offset)
+    if 0 in (_bytes(a), _bytes(b)):
+        return False  # a buffer of no bytes may lie anywhere
     return _exceeds(program, low.offset + _bytes(low), high.offset)
 
 

@@ -61,11 +61,18 @@ def weights_of_two_groupings(b: Builder, x: Value, y: Value) -> Value:
     return b.add(one, two)
 
 
+def nothing_beside_something(b: Builder, x: Value) -> Value:
+    """A buffer of no bytes lies within another, which looked as if they shared memory."""
+    y = b.reduce_l2(b.transpose(x, perm=(1, 0)), axes=(1,))
+    return b.reshape(b.slice(y, starts=(0, 1), shape=(3, 0), steps=(1, 1)), shape=(0,))
+
+
 CASES: list[tuple[Callable[..., Value], tuple[str, ...]]] = [
     (depthwise_with_columns_left_over, ("f32[1,6,5,7]",)),
     (depthwise_over_one_element, ("f32[2,4,2]",)),
     (norm_over_one_row, ("f32[2,3,1,5]",)),
     (weights_of_two_groupings, ("f32[1,4,5,5]", "f32[1,8,5,5]")),
+    (nothing_beside_something, ("f32[2,3]",)),
     (padding_around_nothing, ("f32[2,3]",)),
     (convolution_of_no_images, ("f32[0,4,4,5]",)),
 ]
