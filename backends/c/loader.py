@@ -63,11 +63,11 @@ class CModel:
             check_assumptions(self._bounds, self._equal, sizes, self._demanded_by)
         except ValueError as error:
             raise UsageError("E0209", str(error)) from error
-        results = [np.empty([evaluate(s, sizes) for s in t.shape], t.dtype.numpy) for _, t in self.outputs]
         dims = np.array([sizes[name] for name in self.dims] or [0], dtype=np.int64)
         needed = int(self._arena_bytes(dims.ctypes.data))
         if needed < 0:
-            raise CompileError("E0501", "the sizes are too large", exit_code=5)
+            raise CompileError("E0501", "a tensor would have a negative size, or be too large", exit_code=5)
+        results = [np.empty([evaluate(s, sizes) for s in t.shape], t.dtype.numpy) for _, t in self.outputs]
         arena = self._arena_of(needed)
         pointers = (ctypes.c_void_p * max(1, len(arrays) + len(results)))(*[a.ctypes.data for a in (*arrays, *results)])
         status = self._call(pointers, dims.ctypes.data, self._weights.ctypes.data, arena, needed, self._pool)

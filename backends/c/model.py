@@ -6,6 +6,7 @@ status; nothing is printed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backends.c.kernels import Function
@@ -13,7 +14,7 @@ from backends.c.names import Identifiers, Writer, comment, identifier, string_li
 from backends.c.scalars import storage_type
 from backends.c.sizes import literal, magnitude_text, plain_text
 from backends.c.weights import ALIGNMENT, Image
-from ir.dims import Dim, Size, dim_text, names, substitute
+from ir.dims import Dim, Size, bounded, decide_le, dim_text, names, substitute
 from ir.program import Branch, Call, Program, ProgramBuffer, Step
 
 STATUSES = (
@@ -273,10 +274,20 @@ def _check_dims(model: Model, out: Writer) -> None:
             for text in slots:
                 out.line(f"total += {text};")
             out.line("if (total > limit) return 0;")
+        for size in _possibly_negative(program, program.steps):
+            out.line(f"if ({plain_text(size, model.local)} < 0) return 0;")
         for left, right in program.equal_dims:
             out.line(f"if ({plain_text(left, model.local)} != {plain_text(right, model.local)}) return 0;")
         out.line("return 1;")
     out.line()
+
+
+def _possibly_negative(program: Program, steps: Iterable[Step]) -> list[Size]:
+    """The sizes of what steps use that may be negative for small dims; what is inside of branches is left out."""
+    used = [name for step in steps if isinstance(step, Call) for name in step.args]
+    shapes = dict.fromkeys(program.buffers[name].type.shape for name in used)
+    with bounded(program.bounds):
+        return [size for size in dict.fromkeys(s for shape in shapes for s in shape) if decide_le(0, size) is not True]
 
 
 def _static_slot_bytes(program: Program) -> int:
@@ -363,8 +374,10 @@ class _Steps:
         for head, block, equal in blocks:
             self.out.line(head)
             self.out.depth += 1
+            invalid = status(self.model, "ERROR_DIMS")
+            for size in _possibly_negative(self.model.program, block):
+                self.out.line(f"if ({self._size(size)} < 0) return {invalid};")
             for left, right in equal:
-                invalid = status(self.model, "ERROR_DIMS")
                 self.out.line(f"if ({self._size(left)} != {self._size(right)}) return {invalid};")
             self.write(block)
             self.out.depth -= 1

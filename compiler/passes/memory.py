@@ -74,9 +74,10 @@ def _touched(steps: Iterable[Step]) -> list[tuple[str, ...]]:
 
 
 def padded_bytes(buffer: ProgramBuffer) -> Size:
-    """Bytes of a buffer, rounded up to the alignment."""
+    """Bytes of a buffer, rounded up to the alignment; none where a branch that is not taken has a negative size."""
     size = buffer.type.elements * buffer.type.dtype.itemsize
-    return (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+    padded = (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+    return padded if decide_le(0, padded) is True else maximum(0, padded)
 
 
 def _place_fixed(buffers: list[tuple[ProgramBuffer, int]], lives: dict[str, Lifetime]) -> int:
