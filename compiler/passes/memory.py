@@ -7,6 +7,7 @@ is exact: a number, or a function of the symbolic dims. Kernels are not changed 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,9 @@ def memory(program: Program) -> None:
         arena = [b for b in program.buffers.values() if b.place == "arena" and b.name in lives]
         for buffer in [b for b in program.buffers.values() if b.place == "arena" and b.name not in lives]:
             del program.buffers[buffer.name]
-        fixed = [(b, size) for b in arena if isinstance(size := padded_bytes(b), int)]
-        symbolic = [(b, size) for b in arena if not isinstance(size := padded_bytes(b), int)]
+        sizes = [(buffer, padded_bytes(buffer)) for buffer in arena]
+        fixed = [(buffer, size) for buffer, size in sizes if isinstance(size, int)]
+        symbolic = [(buffer, size) for buffer, size in sizes if not isinstance(size, int)]
         program.slots = []
         if fixed:
             program.slots.append(Slot(_place_fixed(fixed, lives)))
@@ -93,8 +95,7 @@ def _place_fixed(buffers: list[tuple[ProgramBuffer, int]], lives: dict[str, Life
                     break
                 offset = max(offset, end)
         buffer.slot, buffer.offset = 0, offset
-        placed.append((offset, offset + size, life))
-        placed.sort(key=lambda item: item[0])
+        insort(placed, (offset, offset + size, life), key=lambda item: item[0])
         total = max(total, offset + size)
     return total
 
@@ -103,19 +104,18 @@ def _place_symbolic(
     program: Program, buffers: Sequence[tuple[ProgramBuffer, Size]], lives: dict[str, Lifetime]
 ) -> None:
     """Slots for buffers of symbolic size, in order of first use."""
-    tenants: list[tuple[int, list[Lifetime]]] = []
+    taken_until: dict[int, int] = {}
     for buffer, size in sorted(buffers, key=lambda item: (lives[item[0].name].first, item[0].name)):
         life = lives[buffer.name]
-        free = [index for index, others in tenants if not any(other.overlaps(life) for other in others)]
+        free = [index for index, last in taken_until.items() if last < life.first]
         index = _best(program, free, size)
         if index is None:
             index = len(program.slots)
             program.slots.append(Slot(size))
-            tenants.append((index, []))
         elif decide_le(size, program.slots[index].bytes) is not True:
             program.slots[index].bytes = maximum(program.slots[index].bytes, size)
         buffer.slot, buffer.offset = index, 0
-        next(others for number, others in tenants if number == index).append(life)
+        taken_until[index] = life.last
 
 
 def _best(program: Program, free: list[int], size: Size) -> int | None:

@@ -39,7 +39,7 @@ def reuse(program: Program) -> None:
             if variant is None:
                 continue
             result = program.buffers[step.args[-1]]
-            result.place, result.base = "view", step.args[operand]
+            result.place, result.base = "view", root
             lives[root].last = max(lives[root].last, lives.pop(result.name).last)
             return replace(step, kernel=variant, args=tuple(a for i, a in enumerate(step.args) if i != operand))
         return step
