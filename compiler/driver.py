@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +82,7 @@ def compile(
     program = steps.run(imported, watch)
     if out is None:
         return backend.emit(
-            program, tempfile.mkdtemp(prefix=f"sesame-{imported.name}-"[:40].replace(os.sep, "_")), imported
+            program, tempfile.mkdtemp(prefix=re.sub(r"[^\w.-]", "_", f"sesame-{imported.name}-"[:40])), imported
         )
     with fresh_folder(Path(out), force) as folder:
         backend.emit(program, folder, imported)

@@ -81,7 +81,7 @@ class CompileError(Exception):
         if self.node and self.node.outputs:
             lines.append("      outputs: " + "   ".join(printable(text) for text in self.node.outputs))
         if self.help:
-            lines.append(f"  help: {self.help}")
+            lines.append(f"  help: {printable(self.help)}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, object]:

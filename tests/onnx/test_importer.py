@@ -101,3 +101,15 @@ def test_a_dim_name_of_excessive_length_is_refused():
     graph = helper.make_graph([node("Relu", ["x"], ["y"])], "g", [value("x", shape=("a" * 3000, 3))], [value("y")])
     with pytest.raises(ModelError, match="3000 characters"):
         compiler.load(helper.make_model(graph))
+
+
+def test_no_control_characters_of_a_name_reach_the_terminal():
+    graph = helper.make_graph([node("Relu", ["x"], ["y"])], "g", [value("x", shape=("\x1b[31mN", 3))], [value("y")])
+    with pytest.raises(compiler.CompileError) as caught:
+        compiler.load(helper.make_model(graph), dims={"M": 1})
+    assert "\\x1b[31mN" in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_a_model_may_have_any_name():
+    graph = helper.make_graph([node("Relu", ["x"], ["y"])], "../a\0b", [value("x")], [value("y")])
+    assert compiler.compile(helper.make_model(graph), "reference").folder.is_dir()
