@@ -171,7 +171,7 @@ class Scope:
         known = next((v for v, o in self.imported.items() if o is outside), None) if self.captured else None
         if known is not None:
             return known
-        if outside.blob is not None or (outside.content is not None and outside.node is not None):
+        if outside.blob is not None or (outside.node is not None and _is_literal(outside)):
             return Builder(self.graph, before=next(self.graph.nodes(), None)).const(_content_of(outside), name=name)
         inner = self.graph.add_input(name, outside.type)
         self.captured[name] = outside
@@ -424,6 +424,14 @@ def _text(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def _is_literal(value: Value) -> bool:
+    """Whether a value is known, and a constant or the op `dims` can hold it."""
+    content = value.content
+    if content is None or content.dtype != object or value.tensor.dtype.kind == "string":
+        return content is not None
+    return content.ndim <= 1 and value.tensor.dtype.name == "i64"
 
 
 def _content_of(value: Value) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 import compiler
 from compiler.errors import ModelError
+from ir.evaluate import evaluate_graph
 
 FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
 node = helper.make_node
@@ -113,3 +115,19 @@ def test_no_control_characters_of_a_name_reach_the_terminal():
 def test_a_model_may_have_any_name():
     graph = helper.make_graph([node("Relu", ["x"], ["y"])], "../a\0b", [value("x")], [value("y")])
     assert compiler.compile(helper.make_model(graph), "reference").folder.is_dir()
+
+
+def test_a_branch_may_use_a_table_of_symbolic_sizes():
+    inputs = [value("x", shape=("A", "B")), value("c", BOOL, ())]
+    twice, same = body([], ["t"], node("Add", ["s", "s"], ["t"])), body([], ["s"])
+    nodes = [
+        node("Constant", [], ["axes"], value_ints=[0]),
+        node("Shape", ["x"], ["sizes"]),
+        node("Unsqueeze", ["sizes", "axes"], ["s"]),
+        node("If", ["c"], ["y"], then_branch=twice, else_branch=same),
+    ]
+    graph = helper.make_graph(nodes, "g", inputs, [value("y", INT64, (1, 2))])
+    made = compiler.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])).graph
+    assert str(made.outputs[0].type) == "i64[1,2]"
+    found = evaluate_graph(made, [np.zeros((3, 4), np.float32), np.array(True)])[0]
+    assert found.tolist() == [[6, 8]]
