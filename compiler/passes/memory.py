@@ -129,23 +129,3 @@ def _best(program: Program, free: list[int], size: Size) -> int | None:
             if fits(program.slots[index].bytes):
                 return index
     return free[0] if free else None
-
-
-def lower_bound_bytes(program: Program) -> int | None:
-    """The most bytes live at one step: no plan can be smaller. None where sizes are symbolic."""
-    lives = lifetimes(program)
-    events: dict[int, int] = {}
-    for buffer in program.buffers.values():
-        if buffer.place != "arena" or buffer.name not in lives:
-            continue
-        size = padded_bytes(buffer)
-        if not isinstance(size, int):
-            return None
-        life = lives[buffer.name]
-        events[life.first] = events.get(life.first, 0) + size
-        events[life.last + 1] = events.get(life.last + 1, 0) - size
-    live = most = 0
-    for position in sorted(events):
-        live += events[position]
-        most = max(most, live)
-    return most
