@@ -34,6 +34,8 @@ class Artifact:
         version = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
         if version != SCHEMA_VERSION:
             raise ModelError("E0310", f"manifest version {version}; this Sesame reads {SCHEMA_VERSION}", file=str(path))
+        if not isinstance(self.manifest.get("target"), str):
+            raise ModelError("E0310", "the manifest names no target", file=str(path))
 
     @property
     def target(self) -> str:

@@ -110,8 +110,13 @@ def fresh_folder(out: Path, force: bool) -> Iterator[Path]:
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
             os.replace(out, old / out.name)
-            os.replace(made, out)
-            shutil.rmtree(old)
+            try:
+                os.replace(made, out)
+            except OSError:
+                os.replace(old / out.name, out)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(made, out)
     except BaseException:

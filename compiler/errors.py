@@ -40,7 +40,7 @@ class NodeRef:
         opset = "" if self.opset is None else f", opset {self.opset}"
         what = f" ({self.domain or 'ai.onnx'}::{self.op}{opset})" if self.op else ""
         where = f" in {self.path}" if self.path else ""
-        return f"node {number}'{printable(self.name)}'{what}{where}"
+        return one_line(f"node {number}'{self.name}'{what}{where}")
 
 
 class CompileError(Exception):
@@ -73,13 +73,13 @@ class CompileError(Exception):
     def render(self) -> str:
         """The error as text, in the style `error[CODE]: what`, then where, then what to do."""
         lines = [f"error[{self.code}]: {printable(self.message)}"]
-        place = [printable(part) for part in (self.file, str(self.node) if self.node else None) if part]
+        place = [one_line(part) for part in (self.file, str(self.node) if self.node else None) if part]
         if place:
             lines.append(f"  --> {': '.join(place)}")
         if self.node and self.node.inputs:
-            lines.append("      inputs : " + "   ".join(printable(text) for text in self.node.inputs))
+            lines.append("      inputs : " + "   ".join(map(one_line, self.node.inputs)))
         if self.node and self.node.outputs:
-            lines.append("      outputs: " + "   ".join(printable(text) for text in self.node.outputs))
+            lines.append("      outputs: " + "   ".join(map(one_line, self.node.outputs)))
         if self.help:
             lines.append(f"  help: {printable(self.help)}")
         return "\n".join(lines)
@@ -153,6 +153,11 @@ class Problems(CompileError):
 def _short(node: NodeRef) -> str:
     """Number and name, as far as they are known."""
     return f"{'' if node.index is None else f'#{node.index} '}'{printable(node.name)}'"
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters and line ends escaped, so that a name cannot pass for a line of an error."""
+    return printable(text).replace("\n", "\\n")
 
 
 def printable(text: str) -> str:

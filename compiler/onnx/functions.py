@@ -57,8 +57,6 @@ def _fill(nodes: Sequence[onnx.NodeProto], given: dict[str, onnx.AttributeProto]
         for attribute in node.attribute:
             if not attribute.ref_attr_name:
                 kept.append(attribute)
-                if attribute.HasField("g"):
-                    pending.extend(attribute.g.node)
                 continue
             value = given.get(attribute.ref_attr_name)
             if value is not None:
@@ -72,6 +70,9 @@ def _fill(nodes: Sequence[onnx.NodeProto], given: dict[str, onnx.AttributeProto]
                 copy.CopyFrom(attribute)
             del node.attribute[:]
             node.attribute.extend(copies)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                pending.extend(graph.node)
 
 
 def may_have_body(node: onnx.NodeProto, opset: int) -> bool:

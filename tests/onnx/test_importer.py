@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import compiler
-from compiler.errors import ModelError
+from compiler.errors import CompileError, ModelError
 from ir.evaluate import evaluate_graph
 
 FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
@@ -131,3 +131,37 @@ def test_a_branch_may_use_a_table_of_symbolic_sizes():
     assert str(made.outputs[0].type) == "i64[1,2]"
     found = evaluate_graph(made, [np.zeros((3, 4), np.float32), np.array(True)])[0]
     assert found.tolist() == [[6, 8]]
+
+
+def test_a_name_cannot_pass_for_a_line_of_an_error() -> None:
+    node = helper.make_node("NoSuchOperator", ["x"], ["y"], name="n'\nerror[E0000]: forged")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
+    with pytest.raises(CompileError) as caught:
+        compiler.load(model)
+    assert not any(line.startswith("error[E0000]") for line in str(caught.value).splitlines())
+
+
+def test_attributes_reach_graphs_beside_references() -> None:
+    """A function's node with an attribute of its own and a graph in which another attribute is referred to."""
+    inner = helper.make_node("Constant", [], ["c"])
+    inner.attribute.append(
+        onnx.AttributeProto(name="value_float", ref_attr_name="alpha", type=onnx.AttributeProto.FLOAT)
+    )
+    arms = {
+        name: helper.make_graph([inner], name, [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [])])
+        for name in ("then_branch", "else_branch")
+    }
+    choose = helper.make_node("If", ["flag"], ["out"], **arms)
+    leaky = helper.make_node("LeakyRelu", ["x"], ["r"])
+    leaky.attribute.append(onnx.AttributeProto(name="alpha", **reference))
+    add = helper.make_node("Add", ["r", "out"], ["y"])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "F", ["x", "flag"], ["y"], [choose, leaky, add], opsets, ["alpha"])
+    call = helper.make_node("F", ["x", "flag"], ["y"], domain="own", alpha=0.5)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    graph = helper.make_graph([call], "g", [x, flag], [y])
+    loaded = compiler.load(helper.make_model(graph, opset_imports=opsets, functions=[function]))
+    (made,) = evaluate_graph(loaded.graph, [np.array([-2, 2], np.float32), np.array(True)])
+    np.testing.assert_array_equal(made, np.array([-0.5, 2.5], np.float32))
