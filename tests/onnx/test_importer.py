@@ -144,10 +144,9 @@ def test_a_name_cannot_pass_for_a_line_of_an_error() -> None:
 
 def test_attributes_reach_graphs_beside_references() -> None:
     """A function's node with an attribute of its own and a graph in which another attribute is referred to."""
+    reference = {"ref_attr_name": "alpha", "type": onnx.AttributeProto.FLOAT}
     inner = helper.make_node("Constant", [], ["c"])
-    inner.attribute.append(
-        onnx.AttributeProto(name="value_float", ref_attr_name="alpha", type=onnx.AttributeProto.FLOAT)
-    )
+    inner.attribute.append(onnx.AttributeProto(name="value_float", **reference))
     arms = {
         name: helper.make_graph([inner], name, [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [])])
         for name in ("then_branch", "else_branch")
