@@ -6,7 +6,6 @@ from typing import Any
 
 from compiler.onnx.ops.contraction import Conv
 from compiler.onnx.registry import onnx_op
-from ir import types as t
 from ir.op import OpError
 
 _MS = "com.microsoft"
@@ -67,23 +66,3 @@ def FusedGemm(
     y = y if C is None else y + C * beta
     parameters = {"LeakyRelu": (activation_alpha,), "HardSigmoid": (activation_alpha, activation_beta)}
     return activated(b, y, activation, parameters.get(activation, ()))
-
-
-@onnx_op("EmbedLayerNormalization", domain=_MS)
-def EmbedLayerNormalization(
-    b: Any, input_ids: Any, segment_ids: Any = None, word_embedding: Any = None, position_embedding: Any = None,
-    segment_embedding: Any = None, gamma: Any = None, beta: Any = None, mask: Any = None, position_ids: Any = None, *,
-    epsilon: float = 1e-12, mask_index_type: int = 1,
-) -> Any:  # fmt: skip
-    batch, length = input_ids.shape
-    if position_ids is None:
-        position_ids = b.iota(shape=(1, length), axis=1)
-    total = b.gather(word_embedding, input_ids, axis=0) + b.gather(position_embedding, position_ids, axis=0)
-    if segment_ids is not None and segment_embedding is not None:
-        total = total + b.gather(segment_embedding, segment_ids, axis=0)
-    y = b.layer_norm(total, gamma, beta, axis=total.rank - 1, epsilon=epsilon)
-    if mask is None:
-        seen = b.full(shape=(batch,), value=0, dtype=t.i32)
-    else:
-        seen = b.reduce_sum(b.cast(mask, to=t.i32), axes=(1,), keepdims=False)
-    return y, seen, total

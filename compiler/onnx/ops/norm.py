@@ -1,4 +1,4 @@
-"""Normalizations of ai.onnx, and those of com.microsoft that exporters and optimizers write."""
+"""Normalizations of ai.onnx."""
 
 from __future__ import annotations
 
@@ -107,51 +107,9 @@ def _statistics(b: Any, x: Any, axis: int, epsilon: float) -> tuple[Any, Any]:
     return mean, b.reciprocal(b.sqrt(variance + float(epsilon)))
 
 
-def _inverse_rms(b: Any, x: Any, axis: int, epsilon: float) -> Any:
-    a = widen(b, x)
-    mean = b.reduce_mean(a * a, axes=tuple(range(axis % x.rank, x.rank)), keepdims=True)
-    return b.reciprocal(b.sqrt(mean + float(epsilon)))
-
-
 @onnx_op("RMSNormalization", since=23)
 def RMSNormalization(b: Any, x: Any, scale: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Any:
     return b.rms_norm(x, scale, axis=axis, epsilon=float(epsilon))
-
-
-@onnx_op("SimplifiedLayerNormalization", since=1)
-@onnx_op("SimplifiedLayerNormalization", since=1, domain="com.microsoft")
-def SimplifiedLayerNormalization(
-    b: Any, x: Any, scale: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> Any:
-    """RMS normalization as ONNX Runtime writes it, in the default domain."""
-    y = b.rms_norm(x, scale, axis=axis, epsilon=float(epsilon))
-    return (y, _inverse_rms(b, x, axis, epsilon)) if b.is_output_used(1) else y
-
-
-@onnx_op("SkipSimplifiedLayerNormalization", since=1, domain="com.microsoft")
-def SkipSimplifiedLayerNormalization(
-    b: Any, x: Any, skip: Any, gamma: Any, bias: Any = None, *, epsilon: float = 1e-12
-) -> Any:
-    total = _with_skip(b, x, skip, bias)
-    y = b.rms_norm(total, gamma, axis=-1, epsilon=float(epsilon))
-    inverse = _inverse_rms(b, total, -1, epsilon) if b.is_output_used(2) else None
-    return y, None, inverse, total
-
-
-@onnx_op("SkipLayerNormalization", since=1, domain="com.microsoft")
-def SkipLayerNormalization(
-    b: Any, x: Any, skip: Any, gamma: Any, beta: Any = None, bias: Any = None, *, epsilon: float = 1e-12
-) -> Any:
-    total = _with_skip(b, x, skip, bias)
-    y = b.layer_norm(total, gamma, beta, axis=-1, epsilon=float(epsilon))
-    wanted = b.is_output_used(1) or b.is_output_used(2)
-    mean, inverse = _statistics(b, total, -1, epsilon) if wanted else (None, None)
-    return y, mean, inverse, total
-
-
-def _with_skip(b: Any, x: Any, skip: Any, bias: Any | None) -> Any:
-    total = x + skip
-    return total if bias is None else total + bias
 
 
 @onnx_op("GroupNormalization", since=21)
