@@ -43,6 +43,13 @@ class OnnxBuilder(Builder):
         """Whether the node names its output number `position`."""
         return position < len(self.output_names) and bool(self.output_names[position])
 
+    def value_of(self, name: str) -> Value:
+        """The value that the model calls `name`, which an earlier node made. Raises ModelError where there is none."""
+        value = self.scope.lookup(name)
+        if value is None:
+            raise Failed
+        return value
+
     def subgraph(self, proto: onnx.GraphProto, types: Sequence[Type], name: str) -> tuple[Graph, list[Value]]:
         """A nested graph as a closed Graph, whose inputs are `types` and then what it captures; the captured values."""
         return self.scope.close(proto, types, name, self.ref)

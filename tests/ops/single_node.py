@@ -33,7 +33,7 @@ def node_model(
     node = helper.make_node(op, names, results, domain=domain, **attributes)
     initializers = [numpy_helper.from_array(a, name) for name, a in given.items() if name in weights]
     graph = helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=n) for n in results], initializers)
-    versions = {"": opset, "com.microsoft": 1, "ai.onnx.ml": 3}
+    versions = {"": opset, "com.microsoft": 1, "ai.onnx.ml": 3, "ai.onnx.preview.training": 1}
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid(d, v) for d, v in versions.items()], ir_version=10
     )
