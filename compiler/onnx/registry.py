@@ -1,8 +1,9 @@
 """ONNX operators: one Python function each; its signature is the ONNX schema, its body what one would write on paper.
 
 `@onnx_op("Gemm", since=7)` files the function under its operator; the newest version not above the model's opset is
-used. Positional parameters are inputs (default None: optional, `*xs`: variadic), keyword-only ones are attributes with
-their schema defaults. Functions never see protobufs.
+used. Positional parameters are inputs (default None: optional, `*xs`: variadic; annotated `Any | None`: it must be
+listed, but may be omitted by an empty name), keyword-only ones are attributes with their schema defaults. Functions
+never see protobufs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class OnnxOp:
     function: Importer
     inputs: tuple[str, ...]
     least_inputs: int
+    omissible: frozenset[str]
     variadic: bool
     attributes: tuple[str, ...]
     required: tuple[str, ...]
@@ -52,6 +54,7 @@ def onnx_op(name: str, since: int = 1, domain: str = "") -> Callable[[Importer],
             domain, name, since, function,
             inputs=tuple(p.name for p in positional),
             least_inputs=sum(p.default is p.empty for p in positional),
+            omissible=frozenset(p.name for p in positional if str(p.annotation).endswith("None")),
             variadic=any(p.kind is p.VAR_POSITIONAL for p in parameters),
             attributes=tuple(p.name for p in keyword),
             required=tuple(p.name for p in keyword if p.default is p.empty),
@@ -95,7 +98,7 @@ def call(entry: OnnxOp, b: Any, inputs: list[Any], attributes: dict[str, Any]) -
         if unknown:
             raise OpError(f"attribute `{unknown[0]}` is not one of {entry.name} (opset {entry.since})")
     for name, value in zip(entry.inputs[: entry.least_inputs], inputs):
-        if value is None:
+        if value is None and name not in entry.omissible:
             raise OpError(f"input `{name}` is missing")
     result = entry.function(b, *inputs, **attributes)
     return result if isinstance(result, tuple) else (result,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compiler.onnx.load import element_type
-from compiler.onnx.ops.windows import window
+from compiler.onnx.ops.windows import channels_first, channels_last_again, window
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.op import OpError
@@ -125,14 +125,14 @@ def QLinearConv(
     group: int = 1, kernel_shape: tuple[int, ...] = (), pads: tuple[int, ...] = (), strides: tuple[int, ...] = (),
     channels_last: int = 0,
 ) -> Any:  # fmt: skip
-    if channels_last:
-        raise OpError("`channels_last` is not supported")
+    x = channels_first(b, x, channels_last)
     acc = ConvInteger(b, x, w, x_zero_point, w_zero_point, auto_pad=auto_pad, dilations=dilations, group=group,
                       pads=pads, strides=strides)  # fmt: skip
     if bias is not None:
         acc = acc + b.reshape(bias, shape=(*bias.shape, *[1] * (acc.rank - 2)))
     multiplier = rank0(b, x_scale) * rank0(b, w_scale) / rank0(b, y_scale)
-    return b.requantize(acc, multiplier, rank0(b, y_zero_point), to=y_zero_point.dtype, axis=1)
+    y = b.requantize(acc, multiplier, rank0(b, y_zero_point), to=y_zero_point.dtype, axis=1)
+    return channels_last_again(b, y, channels_last)
 
 
 @onnx_op("QLinearMatMul", since=10)

@@ -85,3 +85,13 @@ def split_pads(totals: Sequence[Size], upper: bool) -> tuple[Size, ...]:
     less = [total // 2 for total in totals]
     more = [total - half for total, half in zip(totals, less)]
     return (*less, *more) if upper else (*more, *less)
+
+
+def channels_first(b: Any, x: Any, is_last: int = 1) -> Any:
+    """x[n, ..., c] as x[n, c, ...]; x itself unless `is_last`."""
+    return b.transpose(x, perm=(0, x.rank - 1, *range(1, x.rank - 1))) if is_last else x
+
+
+def channels_last_again(b: Any, y: Any, is_last: int = 1) -> Any:
+    """y[n, c, ...] as y[n, ..., c]; y itself unless `is_last`."""
+    return b.transpose(y, perm=(0, *range(2, y.rank), 1)) if is_last else y
