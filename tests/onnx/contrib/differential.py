@@ -31,7 +31,9 @@ _DOMAINS = {"": 21, "com.microsoft": 1}
 @dataclass(frozen=True)
 class Form:
     """One use of an operator: operands in the order of the schema (None: omitted), those that are initializers, the
-    outputs ("" omits one), what the outputs must be (None: what ONNX Runtime gives), and which part of them counts.
+    outputs ("" omits one), what the outputs must be (None: what ONNX Runtime gives), which part of them counts, the
+    element types of outputs that ONNX Runtime does not infer, and sizes that are formulas of symbols: "mask0" as
+    "2*$query0", where a symbol is named by "$", an operand and an axis.
     """
 
     op: str
@@ -42,6 +44,8 @@ class Form:
     want: Mapping[str, np.ndarray] | None = None
     views: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     tolerance: float = TOLERANCE
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    formulas: Mapping[str, str] = field(default_factory=dict)
     domain: str = "com.microsoft"
 
     def given(self) -> dict[str, np.ndarray]:
@@ -82,24 +86,43 @@ def model_of(groups: Sequence[Sequence[Form]]) -> onnx.ModelProto:
     nodes, inputs, outputs, weights = [], [], [], []
     for number, forms in enumerate(groups):
         first, prefix = forms[0], f"n{number}_"
-        symbols: dict[tuple[int, ...], str] = {}
+        shapes = shapes_of(forms, prefix)
         for name, array in first.given().items():
             if name in first.constants:
+                assert all(np.array_equal(array, form.operands[name]) for form in forms), f"{name} is no constant"
                 weights.append(numpy_helper.from_array(array, prefix + name))
-                continue
-            shape: list[int | str] = []
-            for sizes in zip(*(form.given()[name].shape for form in forms), strict=True):
-                same = len(set(sizes)) == 1
-                shape.append(sizes[0] if same else symbols.setdefault(sizes, f"{prefix}dim{len(symbols)}"))
-            element = helper.np_dtype_to_tensor_dtype(array.dtype)
-            inputs.append(helper.make_tensor_value_info(prefix + name, element, shape))
+            else:
+                element = helper.np_dtype_to_tensor_dtype(array.dtype)
+                inputs.append(helper.make_tensor_value_info(prefix + name, element, shapes[name]))
         names = ["" if array is None else prefix + name for name, array in first.operands.items()]
         results = [prefix + name if name else "" for name in first.outputs]
         nodes.append(helper.make_node(first.op, names, results, prefix, domain=first.domain, **first.attributes))
-        outputs += [onnx.ValueInfoProto(name=name) for name in results if name]
+        for name in first.named():
+            outputs.append(onnx.ValueInfoProto(name=prefix + name))
+            if name in first.declared:
+                element = helper.np_dtype_to_tensor_dtype(np.dtype(first.declared[name]))
+                outputs[-1].type.tensor_type.elem_type = element
     graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
     opsets = [helper.make_opsetid(domain, version) for domain, version in _DOMAINS.items()]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def shapes_of(forms: Sequence[Form], prefix: str) -> dict[str, list[int | str]]:
+    """The declared shape of each input: sizes that differ between the forms are symbols, one for the same sizes."""
+    symbols: dict[tuple[int, ...], str] = {}
+    shapes: dict[str, list[int | str]] = {}
+    for name, array in forms[0].given().items():
+        shapes[name] = []
+        for axis in range(array.ndim):
+            sizes = tuple(form.given()[name].shape[axis] for form in forms)
+            formula = forms[0].formulas.get(f"{name}{axis}")
+            if len(set(sizes)) == 1:
+                shapes[name].append(sizes[0])
+            elif formula is not None:
+                shapes[name].append(formula.replace("$", prefix))
+            else:
+                shapes[name].append(symbols.setdefault(sizes, f"{prefix}{name}{axis}"))
+    return shapes
 
 
 def run_onnxruntime(form: Form) -> dict[str, np.ndarray]:
