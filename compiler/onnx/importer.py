@@ -7,6 +7,7 @@ failed are skipped in silence, so that one cause gives one error.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -49,6 +50,13 @@ class OnnxBuilder(Builder):
         if value is None:
             raise Failed
         return value
+
+    def unique_label(self) -> str:
+        """Where the node stands, as a text that no other node of this import gets."""
+        where = f"{self.ref.path}/{self.ref.name}"
+        count = self.scope.importer.labels
+        count[where] += 1
+        return where if count[where] == 1 else f"{where}#{count[where]}"
 
     def subgraph(self, proto: onnx.GraphProto, types: Sequence[Type], name: str) -> tuple[Graph, list[Value]]:
         """A nested graph as a closed Graph, whose inputs are `types` and then what it captures; the captured values."""
@@ -314,6 +322,7 @@ class Importer:
         self.file = str(model.path) if model.path else None
         self.errors: list[CompileError] = []
         self.functions = FunctionLibrary(model.proto.functions)
+        self.labels: Counter[str] = Counter()
         self._nodes = 0
 
     def tick(self) -> None:

@@ -48,29 +48,3 @@ def BitCast(b: Any, x: Any, *, to: int) -> Any:
 @onnx_op("Identity")
 def Identity(b: Any, x: Any) -> Any:
     return x
-
-
-@onnx_op("Dropout", since=1)
-def Dropout_1(b: Any, x: Any, *, ratio: float = 0.5, is_test: int = 0, consumed_inputs: tuple[int, ...] = ()) -> Any:
-    return _kept(b, x, x.dtype)
-
-
-@onnx_op("Dropout", since=10)
-def Dropout_10(b: Any, x: Any, *, ratio: float = 0.5) -> Any:
-    return _kept(b, x, t.bool_)
-
-
-@onnx_op("Dropout", since=12)
-def Dropout(b: Any, x: Any, ratio: Any = None, training_mode: Any = None, *, seed: int = 0) -> Any:
-    if training_mode is not None and b.scalar(training_mode, "training_mode"):
-        drops = 0.5 if ratio is None else b.scalar(ratio, "ratio")
-        if drops:
-            raise OpError("it is in training mode, where it drops elements at random; export the model for inference")
-    return _kept(b, x, t.bool_)
-
-
-def _kept(b: Any, x: Any, mask_dtype: DType) -> Any:
-    """Inference: every element is kept, and the mask says so."""
-    if not b.is_output_used(1):
-        return x, None
-    return x, b.full(shape=x.shape, value=1, dtype=mask_dtype)

@@ -31,7 +31,8 @@ def main() -> int:
         if outcome.status == "wrong":
             print(f"{outcome.name}: wrong ({outcome.code}): {outcome.reason}", flush=True)
         elif args.verbose:
-            print(f"{outcome.name}: {outcome.status} {outcome.code} {outcome.reason}".rstrip(), flush=True)
+            words = outcome.name + ":", outcome.status, outcome.code, outcome.reason, outcome.note
+            print(" ".join(word for word in words if word), flush=True)
         if done % 200 == 0:
             print(f"{done} of {len(names)}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
