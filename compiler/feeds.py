@@ -45,8 +45,9 @@ class Signature:
 
 
 def port_type(port: Mapping[str, Any]) -> TensorType:
-    """The type of an input or output in a manifest."""
-    return TensorType(DTYPES[port["dtype"]], tuple(parse_dim(str(size)) for size in port["shape"]))
+    """The type of an input or output in a manifest, as callers see it: strings, where it holds them as cells."""
+    type_ = TensorType(DTYPES[port["dtype"]], tuple(parse_dim(str(size)) for size in port["shape"]))
+    return TensorType(DTYPES["string"], type_.shape[:-1]) if port.get("strings") else type_
 
 
 def choose_sizes(signature: Signature, given: Mapping[str, int] | None = None) -> dict[str, int]:

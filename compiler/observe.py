@@ -17,6 +17,7 @@ import numpy as np
 
 from compiler.errors import EXIT_INTERNAL, EXIT_MISMATCH, CompileError
 from compiler.pipeline import Pass, Unit
+from ir import cells
 from ir.evaluate import EvaluationError, evaluate_graph
 from ir.graph import Graph, Node
 from ir.program import Program
@@ -237,16 +238,19 @@ class Numerics(Quiet):
 
     def _run(self, unit: Unit) -> Outputs | None:
         if isinstance(unit, Graph):
-            return evaluate_graph(unit, [self._feed(value.name) for value in unit.inputs])
+            made = evaluate_graph(unit, [self._feed(value.name, unit) for value in unit.inputs])
+            is_string = [f"output {name}" in unit.strings for name in unit.output_names]
+            return [cells.decode(each) if was else each for each, was in zip(made, is_string)]
         if self.run_program is None:
             return None
         made = self.run_program(unit, self.feeds)
         return [made[name] for name in unit.output_names]
 
-    def _feed(self, name: str) -> np.ndarray:
+    def _feed(self, name: str, graph: Graph) -> np.ndarray:
         if name not in self.feeds:
             raise CompileError("E0208", f"the numeric check needs a value for input '{name}'")
-        return self.feeds[name]
+        feed = self.feeds[name]
+        return cells.encode(feed) if f"input {name}" in graph.strings else feed
 
 
 def compare(expected: Any, found: Any, rtol: float, atol: float) -> tuple[str, float]:

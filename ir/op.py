@@ -119,9 +119,14 @@ class Op:
         """kernel(k, outputs, *tensors): writes the loop nest with the kernel builder `k`."""
         raise NotImplementedError(type(self).__name__)
 
+    def on_cells(self, *args: Any, **kwargs: Any) -> Any:
+        """on_cells(builder, *values): the outputs where strings are cells (`ir.cells`): operands and results that
+        are strings have type u8 and one more axis at the end, the bytes of each string."""
+        raise NotImplementedError(type(self).__name__)
+
     @classmethod
     def has(cls, method: str) -> bool:
-        """Whether the class itself gives `method` ("element", "expand", "kernel")."""
+        """Whether the class itself gives `method` ("element", "expand", "kernel", "on_cells")."""
         return getattr(cls, method) is not getattr(Op, method)
 
     def attributes(self) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class Program:
     """Inputs and outputs are names of buffers, `input_names` and `output_names` what callers see (model names).
 
     `bounds` narrows symbolic dims, `equal_dims` must hold when called, for the ONNX nodes in `demanded_by`.
-    `pipeline` is the spec that made the program.
+    `strings` are the inputs and outputs that hold strings as cells, as in `Graph`. `pipeline` is the spec that made the
+    program.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Program:
     bounds: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     equal_dims: list[tuple[Size, Size]] = field(default_factory=list)
     demanded_by: dict[tuple[Size, Size], str] = field(default_factory=dict)
+    strings: frozenset[str] = frozenset()
     pipeline: str = ""
 
     @property

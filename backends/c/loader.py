@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from backends.c.build import build_library
+from backends.c.ports import Port
 from compiler.errors import CompileError, ModelError, ToolError, UsageError
 from ir.bind import bind_sizes, check_assumptions
-from ir.blob import stored
 from ir.dims import dim_text, evaluate, parse_dim
-from ir.types import DTYPES, TensorType
 
 _ALIGNMENT = 64
 _POOL_ERRORS = "the thread pool could not start"
@@ -31,8 +30,8 @@ class CModel:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], options: Any) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.inputs = [_port(port) for port in manifest["inputs"]]
-        self.outputs = [_port(port) for port in manifest["outputs"]]
+        self.inputs = [Port.of(entry) for entry in manifest["inputs"]]
+        self.outputs = [Port.of(entry) for entry in manifest["outputs"]]
         self.dims = [dim["name"] for dim in manifest["dims"]]
         self._bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]}
         self._equal = [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])]
@@ -53,13 +52,14 @@ class CModel:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises UsageError for inputs that do not fit, CompileError for a failing run."""
-        arrays = [self._input(name, type_, feeds) for name, type_ in self.inputs]
-        unknown = set(feeds) - {name for name, _ in self.inputs}
+        arrays = [port.given(feeds) for port in self.inputs]
+        known = [port.name for port in self.inputs]
+        unknown = set(feeds) - set(known)
         if unknown:
             raise UsageError("E0208", f"the model has no input '{sorted(unknown)[0]}'",
-                             help=f"its inputs: {', '.join(n for n, _ in self.inputs)}")  # fmt: skip
+                             help=f"its inputs: {', '.join(known)}")  # fmt: skip
         try:
-            sizes = bind_sizes([t for _, t in self.inputs], arrays, [n for n, _ in self.inputs])
+            sizes = bind_sizes([port.type for port in self.inputs], arrays, known)
             check_assumptions(self._bounds, self._equal, sizes, self._demanded_by)
         except ValueError as error:
             raise UsageError("E0209", str(error)) from error
@@ -67,23 +67,14 @@ class CModel:
         needed = int(self._arena_bytes(dims.ctypes.data))
         if needed < 0:
             raise CompileError("E0501", "a tensor would have a negative size, or be too large", exit_code=5)
-        results = [np.empty([evaluate(s, sizes) for s in t.shape], t.dtype.numpy) for _, t in self.outputs]
+        types = [port.type for port in self.outputs]
+        results = [np.empty([evaluate(s, sizes) for s in type_.shape], type_.dtype.numpy) for type_ in types]
         arena = self._arena_of(needed)
         pointers = (ctypes.c_void_p * max(1, len(arrays) + len(results)))(*[a.ctypes.data for a in (*arrays, *results)])
         status = self._call(pointers, dims.ctypes.data, self._weights.ctypes.data, arena, needed, self._pool)
         if status != 0:
             raise CompileError("E0502", f"the model returned: {self._strerror(status).decode()}", exit_code=70)
-        return {name: result for (name, _), result in zip(self.outputs, results)}
-
-    def _input(self, name: str, type_: TensorType, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-        if name not in feeds:
-            raise UsageError("E0208", f"input '{name}' is missing", help=f"it is {type_}")
-        array = np.asarray(feeds[name])
-        if array.dtype != type_.dtype.numpy:
-            raise UsageError("E0209", f"input '{name}' is {array.dtype}; the model takes {type_.dtype.numpy}")
-        if array.ndim != type_.rank:
-            raise UsageError("E0209", f"input '{name}' has shape {list(array.shape)}; the model takes {type_}")
-        return stored(np.ascontiguousarray(array).reshape(array.shape))
+        return {port.name: port.result(array) for port, array in zip(self.outputs, results)}
 
     def _arena_of(self, needed: int) -> int:
         """The address of an aligned arena of at least `needed` bytes, kept from call to call."""
@@ -100,10 +91,6 @@ class CModel:
     def __del__(self) -> None:
         if getattr(self, "_pool", None) is not None:
             self.close()
-
-
-def _port(port: Mapping[str, Any]) -> tuple[str, TensorType]:
-    return port["name"], TensorType(DTYPES[port["dtype"]], tuple(parse_dim(str(size)) for size in port["shape"]))
 
 
 def _map_weights(folder: Path, manifest: Mapping[str, Any]) -> np.ndarray:

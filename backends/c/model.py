@@ -138,6 +138,9 @@ def _header_types(model: Model, out: Writer) -> None:
             shape = ",".join(dim_text(size) for size in field.buffer.type.shape)
             dtype = field.buffer.type.dtype
             what = f"{comment(field.name)}: {dtype}[{comment(shape)}]"
+            kind = "input" if field in model.inputs else "output"
+            if f"{kind} {field.name}" in model.program.strings:
+                what += ", strings: UTF-8, each padded with zero bytes to the size of the last axis"
             out.line(f"{constness}{storage_type(dtype)} *{field.c_name}; /* {what} */")
         if not model.fields:
             out.line("char unused;")

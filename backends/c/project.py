@@ -154,8 +154,8 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
         ],
         "equal_dims": [[dim_text(left), dim_text(right)] for left, right in program.equal_dims],
         "equal_dims_nodes": [program.demanded_by.get(pair, "") for pair in program.equal_dims],
-        "inputs": [_tensor(field) for field in model.inputs],
-        "outputs": [_tensor(field) for field in model.outputs],
+        "inputs": [_tensor(field, f"input {field.name}" in program.strings) for field in model.inputs],
+        "outputs": [_tensor(field, f"output {field.name}" in program.strings) for field in model.outputs],
         "arena_bytes": {"expression": dim_text(total), "bytes": total if isinstance(total, int) else None},
         "weights": {
             "storage": options.weights,
@@ -170,11 +170,13 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
     }
 
 
-def _tensor(field: Any) -> dict[str, Any]:
+def _tensor(field: Any, holds_strings: bool) -> dict[str, Any]:
     type_ = field.buffer.type
+    strings = {"strings": True} if holds_strings else {}
     return {
         "name": field.name,
         "field": field.c_name,
         "dtype": str(type_.dtype),
         "shape": [dim_text(size) for size in type_.shape],
+        **strings,
     }

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.c.build import library_key
+from backends.c.ports import Port
 from backends.c.toolchain import build_executable, find_compiler
 from compiler.errors import EXIT_INTERNAL, CompileError, UsageError
 from ir.bind import bind_sizes, check_assumptions
-from ir.blob import stored
 from ir.dims import evaluate, parse_dim
-from ir.types import DTYPES, TensorType
+from ir.types import TensorType
 
 if TYPE_CHECKING:
     from backends.c import CBackend
@@ -36,8 +36,8 @@ class SanitizedModel:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], options: CBackend) -> None:
         """Builds the program where it is missing. Raises ToolError."""
         self.folder, self.manifest, self.threads = folder, manifest, options.threads
-        self.inputs = [_port(port) for port in manifest["inputs"]]
-        self.outputs = [_port(port) for port in manifest["outputs"]]
+        self.inputs = [Port.of(entry) for entry in manifest["inputs"]]
+        self.outputs = [Port.of(entry) for entry in manifest["outputs"]]
         self.program = self._build(options)
 
     def _build(self, options: CBackend) -> Path:
@@ -53,9 +53,9 @@ class SanitizedModel:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises UsageError for inputs that do not fit, CompileError with what a sanitizer reports."""
-        arrays = [self._input(name, type_, feeds) for name, type_ in self.inputs]
+        arrays = [port.given(feeds) for port in self.inputs]
         try:
-            sizes = bind_sizes([t for _, t in self.inputs], arrays, [n for n, _ in self.inputs])
+            sizes = bind_sizes([port.type for port in self.inputs], arrays, [port.name for port in self.inputs])
             bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in self.manifest["dims"]}
             equal = [(parse_dim(a), parse_dim(b)) for a, b in self.manifest.get("equal_dims", [])]
             check_assumptions(bounds, equal, sizes)
@@ -64,27 +64,19 @@ class SanitizedModel:
         with tempfile.TemporaryDirectory(prefix="sesame-run-") as scratch:
             self._execute(arrays, sizes, Path(scratch))
             return {
-                name: self._output(Path(scratch) / f"out{i}", type_, sizes)
-                for i, (name, type_) in enumerate(self.outputs)
+                port.name: port.result(self._output(Path(scratch) / f"out{i}", port.type, sizes))
+                for i, port in enumerate(self.outputs)
             }
-
-    def _input(self, name: str, type_: TensorType, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-        if name not in feeds:
-            raise UsageError("E0208", f"input '{name}' is missing", help=f"it is {type_}")
-        array = np.asarray(feeds[name])
-        if array.dtype != type_.dtype.numpy or array.ndim != type_.rank:
-            raise UsageError("E0209", f"input '{name}' is {array.dtype}{list(array.shape)}; the model takes {type_}")
-        return array
 
     def _execute(self, arrays: list[np.ndarray], sizes: Mapping[str, int], scratch: Path) -> None:
         command = [str(self.program), "--threads", str(self.threads)]
         if self.manifest["weights"]["file"] is not None:
             command += ["--weights", str(self.folder / self.manifest["weights"]["file"])]
         command += [f"{dim['name']}={sizes[dim['name']]}" for dim in self.manifest["dims"]]
-        for i, ((name, _), array) in enumerate(zip(self.inputs, arrays)):
-            (scratch / f"in{i}").write_bytes(stored(np.ascontiguousarray(array).reshape(array.shape)).tobytes())
-            command.append(f"{name}={scratch / f'in{i}'}")
-        command += [f"{name}={scratch / f'out{i}'}" for i, (name, _) in enumerate(self.outputs)]
+        for i, (port, array) in enumerate(zip(self.inputs, arrays)):
+            (scratch / f"in{i}").write_bytes(array.tobytes())
+            command.append(f"{port.name}={scratch / f'in{i}'}")
+        command += [f"{port.name}={scratch / f'out{i}'}" for i, port in enumerate(self.outputs)]
         environment = {**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}
         try:
             done = subprocess.run(
@@ -105,10 +97,6 @@ class SanitizedModel:
 
     def _output(self, path: Path, type_: TensorType, sizes: Mapping[str, int]) -> np.ndarray:
         return np.fromfile(path, dtype=type_.dtype.numpy).reshape([evaluate(size, sizes) for size in type_.shape])
-
-
-def _port(port: Mapping[str, Any]) -> tuple[str, TensorType]:
-    return port["name"], TensorType(DTYPES[port["dtype"]], tuple(parse_dim(str(size)) for size in port["shape"]))
 
 
 __all__ = ["SanitizedModel"]

@@ -57,7 +57,8 @@ def run(
             results = loaded.run(feeds)
     if out is not None:
         with out.open("wb") as file:
-            np.savez(file, **results)
+            plain = {name: array.astype(np.str_) if array.dtype == object else array for name, array in results.items()}
+            np.savez(file, **plain)  # arrays of objects would be pickled, and not read back
         console.log(f"{len(results)} outputs written to {out}")
     record = {name: _described(array) for name, array in results.items()}
     console.result(lambda: _text(record), {"outputs": record})

@@ -42,10 +42,11 @@ def _legalize(graph: Graph, accepts: Callable[[Node], bool | str], refused: list
         if type(node.op).has("expand"):
             pending.extend(reversed(expand(graph, node)))
         else:
-            refused.append(_refusal(node, verdict))
+            refused.append(refusal(node, verdict))
 
 
-def _refusal(node: Node, verdict: bool | str) -> UnsupportedError:
+def refusal(node: Node, verdict: bool | str) -> UnsupportedError:
+    """The error for a node that a target does not run, with the target's sentence where there is one."""
     reason = verdict if isinstance(verdict, str) else f"the target does not run {node.op.name}"
     ref = NodeRef(
         name=node.sources[0] if node.sources else node.outputs[0].name,

@@ -32,7 +32,7 @@ _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
 def lower(graph: Graph) -> Program:
     """The program of a graph whose ops are all tensors-to-tensors (and `if_`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
-    program.demanded_by = dict(graph.demanded_by)
+    program.demanded_by, program.strings = dict(graph.demanded_by), graph.strings
     _check_tensors(graph)
     state = _Lowering(program)
     with bounded(graph.bounds):

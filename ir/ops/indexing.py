@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from ir.element import KernelBuilder, Output, Tensor, sum_over
 from ir.expr import Expr, Index, cast, const, select
 from ir.kernel import Mark
 from ir.op import Op, assume_equal, case, ints, op, require, sizes
-from ir.ops.movement import greater, lesser
+from ir.ops.movement import greater, lesser, same_width
 from ir.types import TensorType
 
 
@@ -71,6 +72,7 @@ class Gather(Op):
         case("f32[4,3]", np.array([[0, -1], [2, 1]])),
         case("f32[2,3,2]", np.array([2, 0], np.int32), axis=1),
         case("i64[3]", np.array(-2)),
+        case("string[2,3]", np.array([2, -3, 0]), axis=1),
     ]
 
     def infer(self, x: TensorType, indices: TensorType) -> TensorType:
@@ -86,6 +88,9 @@ class Gather(Op):
         position = entry(indices.at(*i[self.axis : after]), x.shape[self.axis])
         return x.at(*i[: self.axis], position, *i[after:])
 
+    def on_cells(self, b: Any, x: Any, indices: Any) -> Any:
+        return b.gather(x, indices, axis=self.axis)
+
 
 @op
 class GatherElements(Op):
@@ -96,6 +101,7 @@ class GatherElements(Op):
     examples = [
         case("f32[3,4]", np.array([[0, -1, 2], [1, 1, 0]])),
         case("f32[2,3]", np.array([[2, 2, 0, 1], [-3, 0, 0, 1]], np.int32), axis=1),
+        case("string[3,2]", np.array([[2, -1]]), axis=0),
     ]
 
     def infer(self, x: TensorType, indices: TensorType) -> TensorType:
@@ -110,6 +116,14 @@ class GatherElements(Op):
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
         position = entry(indices.at(*i), x.shape[self.axis])
         return x.at(*i[: self.axis], position, *i[self.axis + 1 :])
+
+    def on_cells(self, b: Any, x: Any, indices: Any) -> Any:
+        return b.gather_elements(x, _for_bytes(b, indices, x.shape[-1]), axis=self.axis)
+
+
+def _for_bytes(b: Any, indices: Any, width: Size) -> Any:
+    """Indices of strings as indices of the bytes of their cells."""
+    return b.expand(b.reshape(indices, shape=(*indices.shape, 1)), shape=(*indices.shape, width))
 
 
 def _grid(indices: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
@@ -128,6 +142,7 @@ class GatherND(Op):
         case("f32[2,3,4]", np.array([[1, 0], [0, -1], [1, 2]])),
         case("f32[2,3,4]", np.array([[[1], [0]], [[-1], [2]]]), batch_dims=1),
         case("f32[2,2]", np.array([1, 1])),
+        case("string[2,3]", np.array([[1, 0], [0, -1]])),
     ]
 
     def infer(self, x: TensorType, indices: TensorType) -> TensorType:
@@ -148,6 +163,9 @@ class GatherND(Op):
         batch, rows, depth = self.batch_dims, indices.rank - 1, _depth("gather_nd", indices.type)
         named = [entry(indices.at(*i[:rows], j), x.shape[batch + j]) for j in range(depth)]
         return x.at(*i[:batch], *named, *i[rows:])
+
+    def on_cells(self, b: Any, x: Any, indices: Any) -> Any:
+        return b.gather_nd(x, indices, batch_dims=self.batch_dims)
 
 
 def _depth(op_name: str, indices: TensorType) -> int:
@@ -187,6 +205,7 @@ class ScatterElements(Op):
         case("f32[3,3]", np.array([[1, 0, 2], [0, 2, 1]]), "f32[2,3]"),
         case("f32[1,5]", np.array([[1, -1, 1]], np.int32), "f32[1,3]", axis=1, reduction="add"),
         case("i64[4]", np.array([3, 0, 3]), "i64[3]", reduction="max"),
+        case("string[4]", np.array([3, 0, 3]), np.array(["x", "yyyy", "z"], object)),
     ]
 
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
@@ -207,6 +226,11 @@ class ScatterElements(Op):
             with k.when((position >= 0) & (position < Index(t.i64, x.shape[self.axis]))):
                 k.store(outs[0], at, updates.at(*i), REDUCTIONS[self.reduction])
 
+    def on_cells(self, b: Any, x: Any, indices: Any, updates: Any) -> Any:
+        require(self.reduction == "none", lambda: f"scatter_elements: strings have no {self.reduction}")
+        x, updates = same_width(b, x, updates)
+        return b.scatter_elements(x, _for_bytes(b, indices, x.shape[-1]), updates, axis=self.axis)
+
 
 def _require_scatter(op_name: str, x: TensorType, indices: TensorType, updates: TensorType, reduction: str) -> None:
     _require_indices(op_name, indices)
@@ -224,6 +248,7 @@ class ScatterND(Op):
         case("f32[4,3]", np.array([[2], [-4]]), "f32[2,3]"),
         case("f32[2,3]", np.array([[[0, 1]], [[0, 1]]]), "f32[2,1]", reduction="add"),
         case("i64[4]", np.array([[3], [0], [3]]), "i64[3]", reduction="min"),
+        case("string[2,3]", np.array([[1]]), "string[1,3]"),
     ]
 
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
@@ -247,6 +272,11 @@ class ScatterND(Op):
                 inside = inside & (position >= 0) & (position < Index(t.i64, size))
             with k.when(inside), nest(k, updates.shape[rows:]) as rest:
                 k.store(outs[0], (*named, *rest), updates.at(*i, *rest), REDUCTIONS[self.reduction])
+
+    def on_cells(self, b: Any, x: Any, indices: Any, updates: Any) -> Any:
+        require(self.reduction == "none", lambda: f"scatter_nd: strings have no {self.reduction}")
+        x, updates = same_width(b, x, updates)
+        return b.scatter_nd(x, indices, updates)
 
 
 @op
@@ -301,6 +331,7 @@ class OneHot(Op):
     examples = [
         case(np.array([[1, -1], [5, 0]]), "f32[2]", axis=2, depth=4),
         case(np.array([1.0, 2.0], np.float32), "i32[2]", axis=0, depth=3),
+        case(np.array([1, -1]), np.array(["off", "on"], object), axis=1, depth=3),
     ]
 
     def infer(self, indices: TensorType, values: TensorType) -> TensorType:
@@ -312,11 +343,15 @@ class OneHot(Op):
         hot = np.expand_dims(indices.astype(np.int64), self.axis)
         hot = np.where(hot < 0, hot + int(self.depth), hot)
         row = np.arange(int(self.depth)).reshape([-1 if a == self.axis else 1 for a in range(hot.ndim)])
-        return np.where(hot == row, values[1], values[0])
+        return values[(hot == row).astype(np.intp)]
 
     def element(self, i: tuple[Expr, ...], indices: Tensor, values: Tensor) -> Expr:
         hot = wrapped(indices.at(*i[: self.axis], *i[self.axis + 1 :]), self.depth)
         return select(hot.equals(i[self.axis]), values.at(1), values.at(0))
+
+    def on_cells(self, b: Any, indices: Any, values: Any) -> Any:
+        chosen = b.one_hot(indices, b.const(np.array([0, 1])), axis=self.axis, depth=self.depth)
+        return b.gather(values, chosen, axis=0)
 
 
 @op
@@ -328,6 +363,7 @@ class ReverseSequence(Op):
     examples = [
         case("f32[4,2]", np.array([3, 1])),
         case("f32[2,3,2]", np.array([0, 3]), batch=0, time=1),
+        case("string[3,2]", np.array([3, 2])),
     ]
 
     def infer(self, x: TensorType, lengths: TensorType) -> TensorType:
@@ -348,6 +384,9 @@ class ReverseSequence(Op):
         step, length = i[self.time], lesser(cast(lengths.at(i[self.batch]), t.i64), Index(t.i64, x.shape[self.time]))
         place = select(step < length, length - 1 - step, step)
         return x.at(*(place if a == self.time else p for a, p in enumerate(i)))
+
+    def on_cells(self, b: Any, x: Any, lengths: Any) -> Any:
+        return b.reverse_sequence(x, lengths, batch=self.batch, time=self.time)
 
 
 @op

@@ -15,7 +15,9 @@ from ir import types as t
 from ir.element import Tensor, apply, const, select
 from ir.expr import Expr
 from ir.op import Op, case, op, require
+from ir.ops.cells import in_rows
 from ir.ops.elementwise import NUMBERS, Binary, Unary, broadcast_shapes, row, same_dtype
+from ir.ops.movement import same_width
 from ir.types import TensorType
 
 _BITS = ("bool", "int", "uint")
@@ -128,7 +130,16 @@ class Equal(Binary):
 
     function = "eq"
     kinds = (*NUMBERS, "bool", "string", "complex")
-    examples = [*_ORDER, case("bool[3]", "bool[3]")]
+    examples = [*_ORDER, case("bool[3]", "bool[3]"), case("string[5]", "string[5]"), case("string[2,3]", "string[3]")]
+
+    def on_cells(self, b: Any, x: Any, y: Any) -> Any:
+        return same_cells(b, x, y)
+
+
+def same_cells(b: Any, x: Any, y: Any) -> Any:
+    """Whether strings are equal, as bool; their cells are x and y, whose shapes broadcast."""
+    shape = broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    return b.reshape(b.equal_cells(in_rows(b, x, shape), in_rows(b, y, shape)), shape=shape)
 
 
 @op
@@ -137,7 +148,10 @@ class NotEqual(Binary):
 
     function = "ne"
     kinds = (*NUMBERS, "bool", "string", "complex")
-    examples = [*_ORDER, case("bool[3]", "bool[3]")]
+    examples = [*_ORDER, case("bool[3]", "bool[3]"), case("string[4]", "string[]")]
+
+    def on_cells(self, b: Any, x: Any, y: Any) -> Any:
+        return b.not_(same_cells(b, x, y))
 
 
 @op
@@ -181,6 +195,7 @@ class Where(Op):
         case("bool[2,3]", "f32[2,3]", "f32[3]"),
         case("bool[3]", "i64[]", "i64[3]"),
         case("bool[2,1]", "bool[3]", "bool[2,3]"),
+        case("bool[2,3]", "string[3]", "string[2,1]"),
     ]
 
     def infer(self, condition: TensorType, a: TensorType, b: TensorType) -> TensorType:
@@ -192,3 +207,6 @@ class Where(Op):
 
     def element(self, i: tuple[Expr, ...], condition: Tensor, a: Tensor, b: Tensor) -> Expr:
         return select(condition.broadcast_at(i), a.broadcast_at(i), b.broadcast_at(i))
+
+    def on_cells(self, b: Any, condition: Any, x: Any, y: Any) -> Any:
+        return b.where(b.reshape(condition, shape=(*condition.shape, 1)), *same_width(b, x, y))

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ir import cells
 from ir import types as t
 from ir.element import KernelBuilder, Output, Tensor, apply, cast, min_over, select
 from ir.expr import Expr, Index
 from ir.op import Op, case, op, require
+from ir.ops.cells import in_rows
+from ir.ops.movement import same_width
 from ir.types import TensorType
 
 LEAF = 255
@@ -122,6 +125,10 @@ class Lookup(Op):
              np.array(-1, np.float32)),
         case(np.array([np.nan, 2, 4], np.float32), np.array([np.nan, 4], np.float32), np.array([5, 6]), np.array(0)),
         case("string[3]", np.array(["a", "bb"], object), np.array([1, 2]), np.array(-1)),
+        case("string[2,2]", np.array(["bb", "a", "bb"], object), np.array(["x", "long", "y"], object),
+             np.array("none", object)),
+        case(np.array([3, 1]), np.array([1, 2]), np.array(["x", "long"], object), np.array("none", object)),
+        case("string[2]", np.array([], object), np.array([], np.int64), np.array(7)),
     ]  # fmt: skip
 
     def infer(self, x: TensorType, keys: TensorType, values: TensorType, default: TensorType) -> TensorType:
@@ -150,6 +157,30 @@ class Lookup(Op):
             return select(equal, j, count)
 
         return values.at(min_over(keys.shape, same), outside=default.at())
+
+    def on_cells(self, b: Any, x: Any, keys: Any, values: Any, default: Any) -> Any:
+        """Strings among the keys are found by halving, so keys must be known when compiling."""
+        if values.rank == 2:
+            values, default = same_width(b, values, default)
+        if keys.rank == 1:
+            place = b.lookup(x, keys, b.const(np.arange(keys.shape[0])), b.const(np.array(-1)))
+        else:
+            place = b.reshape(self._find(b, in_rows(b, x), keys), shape=x.shape[:-1])
+        is_missing = b.less(place, b.const(np.array(0)))
+        if values.rank == 2:
+            is_missing = b.reshape(is_missing, shape=(*is_missing.shape, 1))
+        if values.shape[0] == 0:
+            return b.expand(default, shape=(*place.shape, *default.shape))
+        return b.where(is_missing, default, b.gather(values, b.max(place, b.const(np.array(0))), axis=0))
+
+    def _find(self, b: Any, rows: Any, keys: Any) -> Any:
+        """The position of each string in `keys`, the first of equal ones, or -1."""
+        require(keys.blob is not None, "lookup: keys that are strings must be known when compiling")
+        first = {key: place for place, key in reversed(list(enumerate(cells.rows(keys.blob.array()))))}
+        ordered = sorted(first)
+        found = b.find_cell(rows, b.const(cells.from_rows(ordered, keys.shape[1])))
+        places = b.const(np.array([*(first[key] for key in ordered), -1]))
+        return b.gather(places, found, axis=0)  # -1, which is none of them, is the last entry
 
 
 __all__ = ["LEAF", "MODES", "Lookup", "TreeEnsemble"]

@@ -141,7 +141,7 @@ class Reshape(Op):
     movement = True
     examples = [
         case("f32[2,3,4]", shape=(2, 12)), case("f32[6,4]", shape=(2, 3, 1, 4)), case("f32[4,6]", shape=(3, 8)),
-        case("f32[1,1]", shape=()), case("f32[0,3]", shape=(3, 0, 2)),
+        case("f32[1,1]", shape=()), case("f32[0,3]", shape=(3, 0, 2)), case("string[2,3]", shape=(3, 2)),
     ]  # fmt: skip
 
     def infer(self, x: TensorType) -> TensorType:
@@ -157,6 +157,9 @@ class Reshape(Op):
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         return x.at(*reshape_index(i, self.shape, x.shape))
 
+    def on_cells(self, b: Any, x: Any) -> Any:
+        return b.reshape(x, shape=(*self.shape, x.shape[-1]))
+
 
 @op
 class Transpose(Op):
@@ -165,7 +168,10 @@ class Transpose(Op):
     perm: ints
     symbolic = True
     movement = True
-    examples = [case("f32[2,3,4]", perm=(2, 0, 1)), case("f32[]", perm=()), case("i64[2,5]", perm=(1, 0))]
+    examples = [
+        case("f32[2,3,4]", perm=(2, 0, 1)), case("f32[]", perm=()), case("i64[2,5]", perm=(1, 0)),
+        case("string[2,3]", perm=(1, 0)),
+    ]  # fmt: skip
 
     def infer(self, x: TensorType) -> TensorType:
         ordered = sorted(self.perm)
@@ -178,6 +184,9 @@ class Transpose(Op):
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         return x.at(*(i[self.perm.index(a)] for a in range(x.rank)))
 
+    def on_cells(self, b: Any, x: Any) -> Any:
+        return b.transpose(x, perm=(*self.perm, len(self.perm)))
+
 
 @op
 class Expand(Op):
@@ -186,7 +195,10 @@ class Expand(Op):
     shape: sizes
     symbolic = True
     movement = True
-    examples = [case("f32[3,1]", shape=(2, 3, 4)), case("f32[]", shape=(2,)), case("i64[2,3]", shape=(2, 3))]
+    examples = [
+        case("f32[3,1]", shape=(2, 3, 4)), case("f32[]", shape=(2,)), case("i64[2,3]", shape=(2, 3)),
+        case("string[3,1]", shape=(2, 3, 2)),
+    ]  # fmt: skip
 
     def infer(self, x: TensorType) -> TensorType:
         require(x.rank <= len(self.shape), lambda: f"expand: {x} has more axes than {shape_text(self.shape)}")
@@ -204,6 +216,9 @@ class Expand(Op):
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         return x.broadcast_at(i)
 
+    def on_cells(self, b: Any, x: Any) -> Any:
+        return b.expand(x, shape=(*self.shape, x.shape[-1]))
+
 
 @op
 class Slice(Op):
@@ -218,6 +233,7 @@ class Slice(Op):
         case("f32[5,4]", starts=(1, 0), shape=(2, 4), steps=(2, 1)),
         case("f32[5]", starts=(4,), shape=(5,), steps=(-1,)),
         case("i64[3,4]", starts=(2, 3), shape=(2, 0), steps=(-2, 1)),
+        case("string[5,2]", starts=(4, 0), shape=(3, 1), steps=(-2, 1)),
     ]  # fmt: skip
 
     def infer(self, x: TensorType) -> TensorType:
@@ -236,6 +252,9 @@ class Slice(Op):
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         return x.at(*(Index(t.i64, s) + p * step for s, p, step in zip(self.starts, i, self.steps)))
+
+    def on_cells(self, b: Any, x: Any) -> Any:
+        return b.slice(x, starts=(*self.starts, 0), shape=(*self.shape, x.shape[-1]), steps=(*self.steps, 1))
 
 
 def _slice(start: int, count: int, step: int) -> slice:
@@ -256,6 +275,7 @@ class Concat(Op):
         case("f32[2,3]", "f32[2,1]", "f32[2,4]", axis=1),
         case("i64[2]", "i64[0]", "i64[1]", axis=0),
         case("f32[2]", axis=0),
+        case("string[2]", np.array(["a longer one"], object), "string[0]", axis=0),
     ]
 
     def infer(self, *xs: TensorType) -> TensorType:
@@ -282,6 +302,9 @@ class Concat(Op):
             result = select(at < Index(t.i64, end), value, result)
         return result
 
+    def on_cells(self, b: Any, *xs: Any) -> Any:
+        return b.concat(*same_width(b, *xs), axis=self.axis)
+
 
 def _same_size(along: list[Size], xs: Sequence[TensorType]) -> Size:
     chosen = next((size for size in along if isinstance(size, int)), along[0])
@@ -289,6 +312,22 @@ def _same_size(along: list[Size], xs: Sequence[TensorType]) -> Size:
         require(decide_eq(size, chosen) is not False, lambda: f"concat: sizes differ: {', '.join(map(str, xs))}")
         assume_equal(size, chosen)
     return chosen
+
+
+def same_width(b: Any, *cells: Any) -> list[Any]:
+    """Cells of strings, all as wide as the widest."""
+    width: Size = 0
+    for x in cells:
+        width = maximum(width, x.shape[-1])
+    return [wider(b, x, width) for x in cells]
+
+
+def wider(b: Any, x: Any, width: Size) -> Any:
+    """Cells padded to `width` bytes, which is no less than they have."""
+    if decide_eq(x.shape[-1], width):
+        return x
+    zeros = (0,) * (x.rank - 1)
+    return b.pad(x, before=(*zeros, 0), after=(*zeros, width - x.shape[-1]))
 
 
 PAD_MODES = ("constant", "reflect", "edge", "wrap")
@@ -314,6 +353,9 @@ class Pad(Op):
         case("f32[1,4]", before=(2, 9), after=(1, 5), mode="reflect"),
         case("f32[3]", before=(2,), after=(4,), mode="edge"),
         case("f32[3]", before=(2,), after=(4,), mode="wrap"),
+        case("string[2,3]", before=(1, 0), after=(-1, 2)),
+        case("string[3]", np.array("filled", object), before=(2,), after=(-1,)),
+        case("string[3]", before=(2,), after=(2,), mode="reflect"),
     ]  # fmt: skip
 
     def infer(self, x: TensorType, fill: TensorType | None = None) -> TensorType:
@@ -332,7 +374,8 @@ class Pad(Op):
         pads = [(max(p, 0), max(q, 0)) for p, q in pads]
         if self.mode != "constant":
             return np.pad(kept, pads, mode=self.mode)  # type: ignore[call-overload]
-        value = np.asarray(self.value if fill is None else fill).astype(x.dtype)
+        nothing = "" if x.dtype == object else self.value
+        value = np.asarray(nothing if fill is None else fill).astype(x.dtype)
         return np.pad(kept, pads, constant_values=value)
 
     def element(self, i: tuple[Expr, ...], x: Tensor, fill: Tensor | None = None) -> Expr:
@@ -342,6 +385,15 @@ class Pad(Op):
             return x.at(*at, outside=outside)
         source = {"reflect": _mirrored, "edge": _clamped, "wrap": _wrapped}[self.mode]
         return x.at(*(source(p, *axis) for p, *axis in zip(at, x.shape, self.before, self.after)))
+
+    def on_cells(self, b: Any, x: Any, fill: Any = None) -> Any:
+        before, after = (*self.before, 0), (*self.after, 0)
+        if fill is None:
+            return b.pad(x, before=before, after=after, mode=self.mode)
+        x, fill = same_width(b, x, fill)
+        padded = b.pad(x, before=before, after=after, mode=self.mode)
+        given = b.full(shape=(*x.shape[:-1], 1), value=True, dtype=t.bool_)
+        return b.where(b.pad(given, before=before, after=after, value=False), padded, fill)
 
 
 def _clamped(at: Expr, size: Size, before: Size, after: Size) -> Expr:
@@ -371,7 +423,10 @@ class Tile(Op):
     repeats: sizes
     symbolic = True
     movement = True
-    examples = [case("f32[2,3]", repeats=(2, 1)), case("f32[1,2]", repeats=(3, 2)), case("f32[2]", repeats=(0,))]
+    examples = [
+        case("f32[2,3]", repeats=(2, 1)), case("f32[1,2]", repeats=(3, 2)), case("f32[2]", repeats=(0,)),
+        case("string[2]", repeats=(3,)),
+    ]  # fmt: skip
 
     def infer(self, x: TensorType) -> TensorType:
         require(len(self.repeats) == x.rank, lambda: f"tile: {len(self.repeats)} repeats for {x}")
@@ -385,6 +440,9 @@ class Tile(Op):
         for p, size, count in zip(i, x.shape, self.repeats):
             at.append(Index(t.i64, 0) if size == 1 else p if count == 1 else settle(p % size))
         return x.at(*at)
+
+    def on_cells(self, b: Any, x: Any) -> Any:
+        return b.tile(x, repeats=(*self.repeats, 1))
 
 
 @op

@@ -9,7 +9,8 @@ import numpy as np
 
 from ir import types as t
 from ir.dims import Size, symbol
-from ir.op import Op, OpError, ints, op, require
+from ir.op import Op, OpError, case, ints, op, require
+from ir.ops.cells import in_rows
 from ir.ops.elementwise import broadcast_shapes
 from ir.types import TensorType
 
@@ -39,6 +40,10 @@ class StringConcat(Op):
     """a followed by b, with broadcasting."""
 
     structural = True
+    examples = [
+        case("string[2,3]", "string[2,3]"), case("string[2,1]", "string[3]"), case("string[]", "string[]"),
+        case(np.array(["", "é"], object), np.array(["x", ""], object)), case("string[0,2]", "string[2]"),
+    ]  # fmt: skip
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
         _require_strings("string_concat", a, b)
@@ -47,6 +52,11 @@ class StringConcat(Op):
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a, b = np.broadcast_arrays(a, b)
         return string_array([x + y for x, y in zip(texts(a), texts(b))], a.shape)
+
+    def on_cells(self, b: Any, x: Any, y: Any) -> Any:
+        shape = broadcast_shapes(x.shape[:-1], y.shape[:-1])
+        joined = b.concat_cells(in_rows(b, x, shape), in_rows(b, y, shape))
+        return b.reshape(joined, shape=(*shape, joined.shape[1]))
 
 
 @op

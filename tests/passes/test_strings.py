@@ -1,0 +1,171 @@
+"""Strings as cells: what every op becomes means the same, and models with strings compile to C and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+
+import compiler
+import ir.ops  # noqa: F401
+from compiler import observe
+from compiler.errors import Problems, UsageError
+from compiler.passes.strings import strings
+from ir import cells
+from ir import types as t
+from ir.build import Builder
+from ir.evaluate import evaluate_graph
+from ir.graph import Graph, Value
+from ir.op import OPS, Example
+from ir.types import TensorType
+
+
+def array(*items: str) -> np.ndarray:
+    return np.array(items, dtype=object)
+
+
+def examples() -> dict[str, tuple[str, Example]]:
+    """Every example of an op with a form on cells that has strings in it, or gives strings."""
+    found = {}
+    for name, cls in sorted(OPS.items()):
+        if not cls.has("on_cells"):
+            continue
+        for number, example in enumerate(cls.examples):
+            arrays = example.arrays()
+            result = cls(**example.attributes).reference(*arrays)
+            results = result if isinstance(result, tuple) else (result,)
+            if any(a is not None and np.asarray(a).dtype == object for a in (*arrays, *results)):
+                found[f"{name}-{number}"] = (name, example)
+    return found
+
+
+def example_graph(name: str, example: Example) -> tuple[Graph, list[np.ndarray]]:
+    """A graph of one op, and the arrays of its inputs: the operands that the example gives as types."""
+    graph, feeds, operands = Graph("example"), [], []
+    builder = Builder(graph)
+    for i, (operand, given) in enumerate(zip(example.operands, example.arrays())):
+        if given is None:
+            operands.append(None)
+        elif isinstance(operand, TensorType):
+            operands.append(graph.add_input(f"x{i}", operand))
+            feeds.append(given)
+        else:
+            operands.append(builder.const(given))
+    made = builder.apply(OPS[name](**example.attributes), *operands)
+    graph.set_outputs(made if isinstance(made, tuple) else (made,))
+    return graph, feeds
+
+
+def run_on_cells(graph: Graph, feeds: list[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a graph after the pass: strings go in and come out as cells."""
+    were: list[Value] = list(graph.outputs)
+    is_string = [isinstance(v.type, TensorType) and v.type.dtype.kind == "string" for v in were]
+    strings.run(graph)
+    given = [cells.encode(feed) if feed.dtype == object else feed for feed in feeds]
+    made = evaluate_graph(graph, given)
+    return [cells.decode(each) if was else each for each, was in zip(made, is_string)]
+
+
+def test_every_op_with_a_form_on_cells_has_an_example_of_strings() -> None:
+    named = {name for name, _ in examples().values()}
+    assert named == {name for name, cls in OPS.items() if cls.has("on_cells")}
+
+
+@pytest.mark.parametrize("name", list(examples()))
+def test_an_op_means_the_same_on_cells(name: str) -> None:
+    op, example = examples()[name]
+    graph, feeds = example_graph(op, example)
+    expected = OPS[op](**example.attributes).reference(*example.arrays())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for got, want in zip(run_on_cells(graph, feeds), expected, strict=True):
+        assert got.dtype == want.dtype and got.shape == want.shape
+        assert got.tolist() == want.tolist()
+
+
+class TestCells:
+    """Strings of any kind in cells, and back."""
+
+    def test_there_and_back(self) -> None:
+        given = np.array([["", "a"], ["é中\U0001f600", "b c"]], object)
+        made = cells.encode(given)
+        assert made.shape == (2, 2, 9)
+        assert cells.decode(made).tolist() == given.tolist()
+
+    def test_what_has_no_cell(self) -> None:
+        with pytest.raises(ValueError, match="NUL"):
+            cells.encode(array("a\0b"))
+        with pytest.raises(ValueError, match="no Unicode text"):
+            cells.encode(array("\ud800"))
+        with pytest.raises(ValueError, match="a string has 3 bytes, a cell 2"):
+            cells.encode(array("a", "abc"), 2)
+        with pytest.raises(ValueError, match="3 is a int, not a string"):
+            cells.encode(np.array([3], object))
+
+    def test_what_follows_a_zero_byte_is_nothing(self) -> None:
+        assert cells.decode(np.array([[97, 0, 98], [0, 97, 97]], np.uint8)).tolist() == ["a", ""]
+
+
+MODEL = """<ir_version: 8, opset_import: ["": 20]>
+tiny (string[n,m] a, string[m] b, bool[n,1] c) => (string[n,m] y, string[m,n] z, string[k,m] w, bool[n,m] e) {
+  y = StringConcat(a, b)
+  z = Transpose(a)
+  t = Where(c, a, b)
+  w = Concat<axis=0>(t, a)
+  e = Equal(a, b)
+}"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> compiler.Artifact:
+    folder: Path = tmp_path_factory.mktemp("strings")
+    return compiler.compile(onnx.parser.parse_model(MODEL), out=folder / "tiny", opt="-O1")
+
+
+class TestCompiled:
+    """One model in C, with strings from outside."""
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        a = np.array([["a", "é"], ["zz", ""], ["q", "a longer one"]], object)
+        return {"a": a, "b": array("bb", "é"), "c": np.array([[True], [False], [True]])}
+
+    def test_it_gives_what_the_interpreter_gives(self, model: compiler.Artifact) -> None:
+        feeds, graph = self.feeds(), compiler.load(onnx.parser.parse_model(MODEL)).graph
+        expected = evaluate_graph(graph, [feeds[v.name] for v in graph.inputs])
+        for (name, got), want in zip(model.load().run(feeds).items(), expected, strict=True):
+            assert got.shape == want.shape and got.tolist() == want.tolist(), name
+
+    def test_no_pass_changes_what_it_means(self) -> None:
+        pipeline = compiler.find_backend("c").pipeline()
+        numerics = observe.Numerics(self.feeds())
+        pipeline.run(compiler.load(onnx.parser.parse_model(MODEL)), watch=[numerics, observe.Verify()])
+        assert "fuse" in dict(numerics.worst)
+
+    def test_the_manifest_and_the_header_say_what_holds_strings(self, model: compiler.Artifact) -> None:
+        ports = [*model.manifest["inputs"], *model.manifest["outputs"]]
+        assert [p["name"] for p in ports if p.get("strings")] == ["a", "b", "y", "z", "w"]
+        assert model.manifest["inputs"][0]["shape"] == ["n", "m", "a_bytes"]
+        assert model.manifest["outputs"][0]["shape"] == ["n", "m", "a_bytes+b_bytes"]
+        assert "a: u8[n,m,a_bytes], strings: UTF-8" in (model.folder / "model.h").read_text()
+
+    def test_inputs_that_are_no_strings_are_refused(self, model: compiler.Artifact) -> None:
+        loaded, feeds = model.load(), self.feeds()
+        with pytest.raises(UsageError, match="'b' is int64; the model takes strings"):
+            loaded.run({**feeds, "b": np.array([1, 2])})
+        with pytest.raises(UsageError, match=r"'b': the string .* holds a NUL"):
+            loaded.run({**feeds, "b": array("a\0", "b")})
+        with pytest.raises(UsageError, match=r"'b' has shape \[1, 2\]; the model takes string\[m\]"):
+            loaded.run({**feeds, "b": array("a", "b")[None]})
+
+
+def test_all_that_has_no_form_is_refused_with_its_reason() -> None:
+    graph = Graph("bad")
+    x = graph.add_input("x", TensorType(t.string, (2,)))
+    b = Builder(graph, None, ("node",))
+    graph.set_outputs([b.concat(x, b.const(array("a\0b")), axis=0), b.sequence_construct(x)])
+    with pytest.raises(Problems) as caught:
+        strings.run(graph)
+    first, second = caught.value.errors
+    assert "the string 'a\\x00b' holds a NUL character" in str(first)
+    assert "sequence_construct of strings has no form without strings" in str(second)
