@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.demand import broken_demand
 from ir.dim_form import Name
 from ir.dims import Size, dim_text, evaluate, names, substitute, terms
 from ir.types import SequenceType, TensorType, Type
@@ -123,4 +124,4 @@ def check_assumptions(
         if left != right:
             node = (demanded_by or {}).get((a, b))
             because = f" for node '{node}'" if node else ""
-            raise ValueError(f"{dim_text(a)} is {left} and {dim_text(b)} is {right}; they must be equal{because}")
+            raise ValueError(f"{broken_demand((a, b), sizes)}{because}")

@@ -65,6 +65,16 @@ def bounded(mapping: Mapping[str, tuple[int, int | None]]) -> Iterator[None]:
         _BOUNDS.reset(token)
 
 
+@contextmanager
+def unbounded() -> Iterator[None]:
+    """Within the context, symbols have no bounds, but for being non-negative."""
+    token = _BOUNDS.set(_NO_BOUNDS)
+    try:
+        yield
+    finally:
+        _BOUNDS.reset(token)
+
+
 def lower_bound(size: Size) -> int | None:
     """An integer that `size` is never below, or None if none is known."""
     low = low_end(size)

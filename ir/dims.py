@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import reduce
 from typing import cast
 
-from ir.dim_bounds import bounded, decide_eq, decide_le, lower_bound, maximum, minimum, upper_bound
+from ir.dim_bounds import bounded, decide_eq, decide_le, lower_bound, maximum, minimum, unbounded, upper_bound
 from ir.dim_form import (
     MAX_TERMS,
     Atom,
@@ -166,5 +166,6 @@ _FUNCTIONS: dict[str, Function] = {
 __all__ = [
     "Atom", "Dim", "FloorDiv", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided", "bounded",
     "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "lower_bound", "maximum",
-    "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "terms", "upper_bound",
+    "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "terms", "unbounded",
+    "upper_bound",
 ]  # fmt: skip

@@ -17,14 +17,16 @@ import onnx
 import ir.ops  # noqa: F401 - registers the ops that the builder makes
 from compiler.errors import CompileError, ModelError, NodeRef, Problems, UnsupportedError, UsageError
 from compiler.onnx import registry
+from compiler.onnx.conditions import Knowledge
 from compiler.onnx.functions import FunctionLibrary, attribute_types, body_of_schema, may_have_body
 from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
-from ir.dims import Dim, Size, bounded
+from ir.dims import Dim, Size, bounded, decide_eq
 from ir.graph import Graph, Node, Value
 from ir.op import OpError
 from ir.types import SequenceType, TensorType, Type
+from ir.verify import resolve
 
 _NEST_LIMIT = 32
 _T = TypeVar("_T")
@@ -58,13 +60,29 @@ class OnnxBuilder(Builder):
         count[where] += 1
         return where if count[where] == 1 else f"{where}#{count[where]}"
 
-    def subgraph(self, proto: onnx.GraphProto, types: Sequence[Type], name: str) -> tuple[Graph, list[Value]]:
-        """A nested graph as a closed Graph, whose inputs are `types` and then what it captures; the captured values."""
-        return self.scope.close(proto, types, name, self.ref)
+    def subgraph(
+        self, proto: onnx.GraphProto, types: Sequence[Type], name: str, known: Knowledge | None = None
+    ) -> tuple[Graph, list[Value]]:
+        """A nested graph as a closed Graph, whose inputs are `types` and then what it captures; the captured values.
+
+        `known` holds wherever the nested graph runs.
+        """
+        return self.scope.close(proto, types, name, self.ref, known or Knowledge())
 
     def inline(self, proto: onnx.GraphProto, arguments: Sequence[Value] = ()) -> list[Value]:
         """The nodes of a nested graph inserted here; its outputs."""
         return self.scope.inline(proto, arguments, self.ref)
+
+    def is_equal(self, a: Size, b: Size) -> bool | None:
+        """Whether two sizes are equal, given their bounds and what is demanded or known to be equal here; None where
+        that depends."""
+        pairs = self.scope.equalities()
+        return decide_eq(resolve(a, pairs), resolve(b, pairs))
+
+    def declared_rank(self, position: int = 0) -> int | None:
+        """The rank that the model declares for output number `position` of the node, if it does."""
+        name = self.output_names[position] if self.is_output_used(position) else ""
+        return self.scope.declared_ranks.get(name)
 
 
 class Scope:
@@ -80,18 +98,20 @@ class Scope:
         self.opsets = opsets
         self.values: dict[str, Value | None] = {}
         self.initializers: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = {}
+        self.declared_ranks: dict[str, int] = {}
         self.captured: dict[str, Value] | None = None
+        self.known = Knowledge()
         self.depth = 0 if outer is None else outer.depth + 1
 
     def close(
-        self, proto: onnx.GraphProto, types: Sequence[Type], name: str, ref: NodeRef
+        self, proto: onnx.GraphProto, types: Sequence[Type], name: str, ref: NodeRef, known: Knowledge
     ) -> tuple[Graph, list[Value]]:
         """See `OnnxBuilder.subgraph`."""
         graph = Graph(name)
         graph.bounds = self.graph.bounds
         given = _arguments(proto, types)
         inner = Scope(self.importer, graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets)
-        inner.captured = {}
+        inner.captured, inner.known = {}, known
         for input_name, type_ in given:
             inner.values[input_name] = graph.add_input(input_name, type_)
         outputs = inner.run(proto)
@@ -110,11 +130,15 @@ class Scope:
         """Imports every node; the values of the outputs. Raises Failed where an output could not be made."""
         if self.depth > _NEST_LIMIT:
             raise ModelError("E0304", f"graphs are nested more than {_NEST_LIMIT} deep")
-        self.declare_initializers(proto)
+        self.declare(proto)
         self.run_nodes(proto.node)
         return self.results([o.name for o in proto.output])
 
-    def declare_initializers(self, proto: onnx.GraphProto) -> None:
+    def declare(self, proto: onnx.GraphProto) -> None:
+        """Takes note of initializers, and of the ranks that the graph declares for values."""
+        for info in (*proto.value_info, *proto.output):
+            if info.type.tensor_type.HasField("shape"):
+                self.declared_ranks[info.name] = len(info.type.tensor_type.shape.dim)
         for tensor in proto.initializer:
             if tensor.name in self.initializers:
                 raise ModelError("E0302", f"two initializers are called '{tensor.name}'", file=self.importer.file)
@@ -183,6 +207,8 @@ class Scope:
         outside = self.outer.capture(name, value)
         if self.captured is None:  # inlined into the outer scope's graph
             return outside
+        if outside in self.known.values:
+            return Builder(self.graph, before=next(self.graph.nodes(), None)).const(self.known.values[outside])
         known = next((v for v, o in self.imported.items() if o is outside), None) if self.captured else None
         if known is not None:
             return known
@@ -199,6 +225,15 @@ class Scope:
         if not hasattr(self, "_imported"):
             self._imported: dict[Value, Value] = {}
         return self._imported
+
+    def equalities(self) -> list[tuple[Size, Size]]:
+        """The pairs of sizes that are demanded or known to be equal here."""
+        found: list[tuple[Size, Size]] = []
+        scope: Scope | None = self
+        while scope is not None:
+            found += (*scope.known.equal, *scope.graph.equal_dims)
+            scope = scope.outer
+        return list(dict.fromkeys(found))
 
     def load_initializer(self, name: str) -> Value:
         tensor = self.initializers.pop(name)
@@ -368,7 +403,7 @@ class Importer:
         graph = Graph(proto.name or "model")
         opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in self.model.proto.opset_import}
         scope = Scope(self, graph, None, "", opsets)
-        scope.declare_initializers(proto)
+        scope.declare(proto)
         types, graph.bounds = input_types(proto, scope.initializers, self.dims, self.file)
         self.bind_constants(scope, types)
         for name, type_ in types.items():

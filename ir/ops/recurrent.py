@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ir.dims import Size
+from ir.dims import Size, decide_eq
 from ir.functions import FUNCTIONS
-from ir.op import Op, OpError, assume_equal, case, op, require
+from ir.op import Op, assume_equal, case, op, require
 from ir.ops.elementwise import same_dtype
+from ir.ops.movement import shape_text
 from ir.ops.reduction import accumulator
 from ir.types import TensorType, dtype_of
 
@@ -84,28 +85,44 @@ class Recurrent(Op):
         require(all(len(v) in (0, count) for v in (self.alpha, self.beta)), "alpha and beta must fit the activations")
 
     def check_layer(
-        self, x: TensorType, w: TensorType, r: TensorType, bias: TensorType | None
-    ) -> tuple[TensorType, TensorType]:
+        self, x: TensorType, w: TensorType, r: TensorType, bias: TensorType | None,
+        lens: TensorType | None, *states: TensorType | None, p: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType]:  # fmt: skip
         """Types of the outputs y[t, d, n, h] and y_h[d, n, h] of a layer. Raises OpError."""
         self.check()
-        same_dtype(self.name, *(v for v in (x, w, r, bias) if v is not None))
+        same_dtype(self.name, *(v for v in (x, w, r, bias, *states, p) if v is not None))
         require(x.dtype.is_float, lambda: f"{self.name} does not take {x.dtype}")
         require(x.rank == w.rank == r.rank == 3, lambda: f"{self.name}: x, w, r are {x}, {w}, {r}; each needs 3 axes")
         hidden, count = r.shape[2], len(self.reversed)
         require(isinstance(hidden, int), f"{self.name}: the hidden size must be known")
-        expected: dict[str, tuple[TensorType, tuple[Size, ...]]] = {
-            "w": (w, (count, self.gates * hidden, x.shape[2])),
-            "r": (r, (count, self.gates * hidden, hidden)),
-        }
-        if bias is not None:
-            expected["b"] = (bias, (count, 2 * self.gates * hidden))
-        for name, (type_, shape) in expected.items():
-            wrong = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(type_.shape, shape))
-            if type_.rank != len(shape) or wrong:
-                raise OpError(f"{self.name}: {name} is {type_}, not of shape {list(shape)}")
-        assume_equal(w.shape[2], x.shape[2])
-        state = (count, x.shape[1], hidden)
-        return x.with_shape((x.shape[0], *state)), x.with_shape(state)
+        self.check_shape("w", w, (count, self.gates * hidden, x.shape[2]))
+        self.check_shape("r", r, (count, self.gates * hidden, hidden))
+        self.check_shape("b", bias, (count, 2 * self.gates * hidden))
+        return x.with_shape((x.shape[0], count, x.shape[1], hidden)), self.check_states(x, hidden, lens, *states, p=p)
+
+    def check_states(
+        self, x: TensorType, hidden: Size, lens: TensorType | None, *states: TensorType | None,
+        p: TensorType | None = None,
+    ) -> TensorType:  # fmt: skip
+        """The type of a state[d, n, h], which the first states must have. Raises OpError where they, the lengths or the
+        peepholes do not fit the sequences x[t, n, i]."""
+        count = len(self.reversed)
+        state = x.with_shape((count, x.shape[1], hidden))
+        require(lens is None or lens.dtype.is_integer, lambda: f"{self.name}: lengths are {lens}")
+        self.check_shape("lengths", lens, (x.shape[1],))
+        for name, given in zip(("initial_h", "initial_c"), states):
+            self.check_shape(name, given, state.shape)
+        self.check_shape("p", p, (count, 3 * hidden))
+        return state
+
+    def check_shape(self, what: str, given: TensorType | None, shape: tuple[Size, ...]) -> None:
+        """Demands that an operand has a shape. Raises OpError where it cannot have."""
+        if given is None:
+            return
+        wrong = given.rank != len(shape) or any(decide_eq(a, b) is False for a, b in zip(given.shape, shape))
+        require(not wrong, lambda: f"{self.name}: {what} is {given}, not of shape {shape_text(shape)}")
+        for own, size in zip(given.shape, shape):
+            assume_equal(own, size)
 
     def initial(
         self, state: np.ndarray | None, lens: np.ndarray | None, like: tuple[int, ...], dtype: np.dtype
@@ -182,7 +199,7 @@ class Lstm(Recurrent):
     def infer(self, x: TensorType, w: TensorType, r: TensorType, bias: TensorType | None = None,
               lens: TensorType | None = None, h0: TensorType | None = None, c0: TensorType | None = None,
               p: TensorType | None = None) -> tuple[TensorType, ...]:  # fmt: skip
-        y, state = self.check_layer(x, w, r, bias)
+        y, state = self.check_layer(x, w, r, bias, lens, h0, c0, p=p)
         return y, state, state
 
     def scan(self) -> Op:
@@ -230,7 +247,7 @@ class Gru(Recurrent):
 
     def infer(self, x: TensorType, w: TensorType, r: TensorType, bias: TensorType | None = None,
               lens: TensorType | None = None, h0: TensorType | None = None) -> tuple[TensorType, ...]:  # fmt: skip
-        return self.check_layer(x, w, r, bias)
+        return self.check_layer(x, w, r, bias, lens, h0)
 
     def scan(self) -> Op:
         from ir.ops.recurrent_scan import GruScan
@@ -273,7 +290,7 @@ class Rnn(Recurrent):
 
     def infer(self, x: TensorType, w: TensorType, r: TensorType, bias: TensorType | None = None,
               lens: TensorType | None = None, h0: TensorType | None = None) -> tuple[TensorType, ...]:  # fmt: skip
-        return self.check_layer(x, w, r, bias)
+        return self.check_layer(x, w, r, bias, lens, h0)
 
     def scan(self) -> Op:
         from ir.ops.recurrent_scan import RnnScan

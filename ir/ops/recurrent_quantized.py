@@ -42,7 +42,7 @@ class QuantizedLstmScan(Scan):
               p: TensorType | None = None, lens: TensorType | None = None, h0: TensorType | None = None,
               c0: TensorType | None = None) -> tuple[TensorType, ...]:  # fmt: skip
         require(r.dtype in (t.i8, t.u8) and xw.dtype == t.f32, lambda: f"{self.name} does not take {xw}, {r}")
-        y, state, gates = self.state_type(xw, r)
+        y, state, gates = self.state_type(xw, r, lens, h0, c0, p=p)
         return y, state, state, gates, gates.with_dtype(t.i32)
 
     def plain(self) -> LstmScan:

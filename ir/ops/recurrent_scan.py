@@ -52,14 +52,16 @@ def activation_expr(name: str, x: Expr, alpha: float, beta: float) -> Expr:
 class Scan(Recurrent):
     """What the three scans share: the loops around a step, and products with the recurrence weights."""
 
-    def state_type(self, xw: TensorType, r: TensorType) -> tuple[TensorType, TensorType, TensorType]:
-        """Types of y[t, d, n, h], of a state [d, n, h], and of the gates [d, n, g]."""
+    def state_type(
+        self, xw: TensorType, r: TensorType, lens: TensorType | None, *states: TensorType | None,
+        p: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType, TensorType]:  # fmt: skip
+        """Types of y[t, d, n, h], of a state [d, n, h], and of the gates [d, n, g]. Raises OpError."""
         self.check()
         time, batch, _ = xw.shape
         count, hidden, width = r.shape
-        shapes = (time, count, batch, hidden), (count, batch, hidden), (count, batch, width)
-        y, state, gates = (xw.with_shape(shape) for shape in shapes)
-        return y, state, gates
+        state = self.check_states(xw, hidden, lens, *states, p=p)
+        return xw.with_shape((time, count, batch, hidden)), state, xw.with_shape((count, batch, width))
 
     def over_time(
         self, k: KernelBuilder, y: Output, gates: Output, states: list[tuple[Output, Tensor | None]],
@@ -153,7 +155,7 @@ class LstmScan(Scan):
         self, xw: TensorType, r: TensorType, p: TensorType | None = None, lens: TensorType | None = None,
         h0: TensorType | None = None, c0: TensorType | None = None,
     ) -> tuple[TensorType, ...]:  # fmt: skip
-        y, state, gates = self.state_type(xw, r)
+        y, state, gates = self.state_type(xw, r, lens, h0, c0, p=p)
         return y, state, state, gates
 
     def reference(self, xw, r, p=None, lens=None, h0=None, c0=None):
@@ -234,7 +236,7 @@ class GruScan(Scan):
         lens: TensorType | None = None,
         h0: TensorType | None = None,
     ) -> tuple[TensorType, ...]:
-        return self.state_type(xw, r)
+        return self.state_type(xw, r, lens, h0)
 
     def reference(self, xw, r, bias=None, lens=None, h0=None):
         time, batch, _ = xw.shape
@@ -305,7 +307,7 @@ class RnnScan(Scan):
     def infer(
         self, xw: TensorType, r: TensorType, lens: TensorType | None = None, h0: TensorType | None = None
     ) -> tuple[TensorType, ...]:
-        return self.state_type(xw, r)
+        return self.state_type(xw, r, lens, h0)
 
     def reference(self, xw, r, lens=None, h0=None):
         time, batch, _ = xw.shape

@@ -12,10 +12,8 @@ from compiler.errors import CompileError
 from tests.models import golden
 
 REFUSED = {
-    "aecmos_a": r"rank depends on whether batch_size is 1.*Squeeze_41",
     "deepseek_v3_tiny_hfexp__prefill": r"must be a single value known when compiling.*node_Range_552",
     "mobius_bert_tiny": r"batch is 1 and sequence_len is 3; they must be equal for node '.+'",
-    "silero_vad": r"types and ranks must agree.*/decoder/If'",
 }
 """Model -> what the error says (a regular expression): ranks and sizes that depend on data or on a size being 1, and,
 when it is called, two dims that broadcast unless they are equal. May only shrink."""

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from compiler.errors import UnsupportedError
+from ir.build import Builder
+from ir.evaluate import evaluate_graph
+from ir.graph import Graph
+from ir.op import parse_type
 from tests.ops.single_node import agrees, run
 
 pytest.importorskip("onnxruntime")
@@ -109,3 +113,30 @@ def test_integer_weights(per_gate: bool) -> None:
     options = {"domain": "com.microsoft", "constants": (1, 2, 3, 8, 9, 10, 11), "direction": "bidirectional"}
     # One rounded state more or less moves what comes after it.
     agrees("DynamicQuantizeLSTM", operands, 3, hidden_size=H, tolerance=2e-2, **options)
+
+
+@pytest.mark.parametrize(
+    ("position", "wrong", "name"),
+    [(4, np.array([1, 2], np.int32), "lengths"), (5, floats(1, N + 1, H), "initial_h"),
+     (6, floats(2, N, H), "initial_c"), (7, floats(1, 2 * H), "p")],
+)  # fmt: skip
+def test_operands_that_do_not_fit_the_sequences_are_refused(position: int, wrong: np.ndarray, name: str) -> None:
+    operands = [floats(T, N, I), *weights("forward", 4), None, state("forward"), state("forward"), floats(1, 3 * H)]
+    operands[position] = wrong
+    with pytest.raises(UnsupportedError, match=f"lstm: {name} is .*, not of shape"):
+        run("LSTM", operands, 3, hidden_size=H)
+
+
+@pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
+def test_a_first_state_of_another_batch_is_refused_when_called(op: str) -> None:
+    """It was read beyond its end."""
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[op]
+    b = Builder(Graph())
+    shapes = ["f32[T,N,4]", f"f32[1,{gates * H},4]", f"f32[1,{gates * H},{H}]", f"f32[1,M,{H}]"]
+    x, w, r, h = (b.graph.add_input(f"x{i}", parse_type(text)) for i, text in enumerate(shapes))
+    activations = ("sigmoid", "tanh", "tanh") if op == "lstm" else ("sigmoid", "tanh") if op == "gru" else ("tanh",)
+    outs = getattr(b, op)(x, w, r, None, None, h, activations=activations)
+    b.graph.set_outputs(outs)
+    assert [(str(a), str(c)) for a, c in b.graph.equal_dims] == [("M", "N")]
+    with pytest.raises(ValueError, match="M is 1 and N is 2"):
+        evaluate_graph(b.graph, [floats(2, 2, 4), floats(1, gates * H, 4), floats(1, gates * H, H), floats(1, 1, H)])

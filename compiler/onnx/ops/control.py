@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from compiler.onnx.conditions import equal_sizes, implied
 from compiler.onnx.registry import onnx_op
 from ir import types as t
-from ir.dims import Dim, Size, decide_eq, symbol
+from ir.demand import unequal
+from ir.dims import decide_eq, symbol
 from ir.graph import Graph
 from ir.op import OpError
 from ir.ops.control import If_, joined_element
@@ -35,38 +37,30 @@ def If(b: Any, cond: Any, *, then_branch: Any, else_branch: Any) -> Any:
         if content.size != 1:
             raise OpError(f"the condition is {cond.type}; it must be one bool")
         return tuple(b.inline(then_branch if content.reshape(-1)[0] else else_branch))
-    then, of_then = b.subgraph(then_branch, (), "then")
-    orelse, of_orelse = b.subgraph(else_branch, (), "else")
+    then, of_then = b.subgraph(then_branch, (), "then", implied(cond, True))
+    orelse, of_orelse = b.subgraph(else_branch, (), "else", implied(cond, False))
     try:
         return b.apply(If_(then, orelse, label(b)), cond, *of_then, *of_orelse)
     except OpError as error:
-        sizes = _equal_sizes(b, cond)
+        sizes = equal_sizes(cond)
         if sizes is None:
             hint = "give the sizes or inputs that the condition depends on a value, so that one branch is left"
             raise OpError(f"{error}; {hint}") from error
+    if _fits_declared(b, orelse) and not _fits_declared(b, then):
+        b.assume_equal(*unequal(*sizes))
+        return tuple(b.inline(else_branch))
     b.assume_equal(*sizes)
     return tuple(b.inline(then_branch))
 
 
-def _equal_sizes(b: Any, cond: Any) -> tuple[Size, Size] | None:
-    """The two sizes whose equality is the condition, where the graph may assume it.
+def _fits_declared(b: Any, branch: Graph) -> bool:
+    """Whether the outputs of a branch have the ranks that the model declares for those of the node.
 
-    Exporters write `squeeze` as such an If: where a size is not 1, the rank that the rest of the model needs is not
-    there. Only the outermost graph can assume something, since it is checked when the model is called.
+    Exporters write `squeeze` as an If whose branches differ in rank. Where the condition is that two sizes are equal,
+    the branch that fits the model is taken (`then`, where nothing is declared), and the sizes are checked when it runs.
     """
-    scope = b.scope
-    while scope.outer is not None and scope.captured is None:
-        scope = scope.outer
-    node = cond.node
-    while node is not None and node.op.name in ("reshape", "cast"):
-        node = node.inputs[0].node
-    if scope.captured is not None or node is None or node.op.name != "equal":
-        return None
-    contents = [v.content for v in node.inputs]
-    if any(c is None or c.size != 1 for c in contents):
-        return None
-    left, right = (c.reshape(-1)[0] for c in contents)
-    return (left if isinstance(left, Dim) else int(left)), (right if isinstance(right, Dim) else int(right))
+    ranks = [(b.declared_rank(i), v.type) for i, v in enumerate(branch.outputs)]
+    return all(declared is None or type_.rank == declared for declared, type_ in ranks if isinstance(type_, TensorType))
 
 
 @onnx_op("Loop", since=1)

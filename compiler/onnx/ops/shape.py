@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from compiler.onnx.registry import onnx_op
-from ir.dims import Size, decide_eq, decide_le, maximum, minimum, upper_bound
+from ir.demand import not_negative, unequal
+from ir.dims import Size, decide_eq, decide_le, minimum, upper_bound
 from ir.op import OpError
 from ir.ops.movement import broadcast_to
 
@@ -53,7 +54,7 @@ def from_front(b: Any, position: Size, size: Size) -> Size:
     if (upper_bound(position) or 1) <= 0:
         b.assume_equal(minimum(position, -1), position)
         return position + size
-    b.assume_equal(maximum(position, 0), position)
+    b.assume_equal(*not_negative(position))
     return position
 
 
@@ -126,14 +127,31 @@ def Flatten(b: Any, x: Any, *, axis: int = 1) -> Any:
 
 def _squeezed(b: Any, data: Any, axes: Sequence[Size] | None) -> Any:
     if axes is None:
-        unsure = [size for size in data.shape if decide_eq(size, 1) is None]
-        if unsure:
-            raise OpError(f"without `axes`, the rank depends on whether {unsure[0]} is 1; fix or bound that size")
-        return reshaped(b, data, [size for size in data.shape if size != 1])
+        return reshaped(b, data, _without_ones(b, data.shape))
     dropped = normal_axes(axes, data.rank)
     for a in dropped:
         demand_equal(b, data.shape[a], 1, f"axis {a} of {data.type} cannot be squeezed: its size is not 1")
     return reshaped(b, data, [size for a, size in enumerate(data.shape) if a not in dropped])
+
+
+def _without_ones(b: Any, shape: Sequence[Size]) -> list[Size]:
+    """The sizes that are not 1. Of those that only a run tells, all are 1 or none is where the rank that the model
+    declares leaves no other choice, and that is checked when it runs."""
+    verdicts = [b.is_equal(size, 1) for size in shape]
+    unsure = [size for size, is_one in zip(shape, verdicts) if is_one is None]
+    kept = [size for size, is_one in zip(shape, verdicts) if is_one is False]
+    declared = b.declared_rank()
+    if unsure and declared == len(kept):
+        for size in unsure:
+            b.assume_equal(size, 1)
+        return kept
+    if unsure and declared == len(kept) + len(unsure):
+        for size in unsure:
+            b.assume_equal(*unequal(size, 1))
+        return [size for size, is_one in zip(shape, verdicts) if is_one is not True]
+    if unsure:
+        raise OpError(f"without `axes`, the rank depends on whether {unsure[0]} is 1; fix or bound that size")
+    return kept
 
 
 @onnx_op("Squeeze", since=1)

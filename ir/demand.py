@@ -1,0 +1,74 @@
+"""What a graph may demand of sizes besides that two are equal, each written as a pair of sizes that must be equal, and
+the sentences that say which demand does not hold.
+
+A demand is made and recognised without regard to the bounds of symbols, so that its form does not depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ir.dims import Dim, Max, Min, Size, dim_text, evaluate, maximum, minimum, names, terms, unbounded
+
+Pair = tuple[Size, Size]
+
+
+def unequal(a: Size, b: Size) -> Pair:
+    """The demand that two sizes differ."""
+    with unbounded():
+        return minimum(_distance(a, b), 1), 1
+
+
+def equal_or_one(a: Size, b: Size) -> Pair:
+    """The demand that `a` is `b` or 1."""
+    with unbounded():
+        return minimum(_distance(a, 1), _distance(a, b)), 0
+
+
+def not_negative(a: Size) -> Pair:
+    """The demand that a size is at least 0."""
+    with unbounded():
+        return maximum(a, 0), a
+
+
+def broken_demand(pair: Pair, sizes: Mapping[str, int]) -> str:
+    """A sentence about a demand that does not hold at these values of the symbols."""
+    left, right = pair
+    for a, b in _operands(left):
+        if pair == unequal(a, b):
+            return f"{_valued(a, sizes)}, it must not be {_named(b, sizes)}"
+        if pair == equal_or_one(a, b):
+            return f"{_valued(a, sizes)}, it must be {_named(b, sizes)} or 1"
+    if pair == not_negative(right):
+        return f"{_valued(right, sizes)}, it must not be negative"
+    return f"{_valued(left, sizes)} and {_valued(right, sizes)}; they must be equal"
+
+
+def _distance(a: Size, b: Size) -> Size:
+    return maximum(a - b, b - a)
+
+
+def _operands(size: Size) -> Iterator[Pair]:
+    """The pairs of sizes that may be what a demand was made of, the plain ones first."""
+    args = next((m[0].args for _, m in terms(size) if len(m) == 1 and isinstance(m[0], Min)), ())
+    differences = [d for arg in args for part in _parts(arg) for d in (part, -part) if isinstance(d, Dim)]
+    found: list[Pair] = [(d + k, k) for d in differences for k in (0, 1)]
+    found += [(d + 1, d + 1 - e) for d in differences for e in differences]
+    yield from sorted(found, key=lambda pair: (len(names(pair[0]) & names(pair[1])), *map(len, map(dim_text, pair))))
+
+
+def _parts(size: Size) -> tuple[Size, ...]:
+    found = terms(size)
+    alone = found[0][1][0] if len(found) == 1 and len(found[0][1]) == 1 else None
+    return alone.args if isinstance(alone, Max) else (size,)
+
+
+def _valued(size: Size, sizes: Mapping[str, int]) -> str:
+    return f"{dim_text(size)} is {evaluate(size, sizes)}"
+
+
+def _named(size: Size, sizes: Mapping[str, int]) -> str:
+    return str(size) if isinstance(size, int) else f"{dim_text(size)} ({evaluate(size, sizes)})"
+
+
+__all__ = ["Pair", "broken_demand", "equal_or_one", "not_negative", "unequal"]
