@@ -112,7 +112,7 @@ def attended(
         scores="masked" if scores else "",
     )  # fmt: skip
     y, stage = out if scores else (out, None)
-    if scores:  # finite, as others give them
+    if stage is not None:  # finite, as others give them
         stage = b.max(stage, b.const(np.finfo(np.float32).min, stage.dtype))
     return merge_heads(b, y), k, v, stage
 

@@ -33,7 +33,7 @@ class Form:
     """One use of an operator: operands in the order of the schema (None: omitted), those that are initializers, the
     outputs ("" omits one), what the outputs must be (None: what ONNX Runtime gives), which part of them counts, the
     element types of outputs that ONNX Runtime does not infer, and sizes that are formulas of symbols: "mask0" as
-    "2*$query0", where a symbol is named by "$", an operand and an axis.
+    "2*$query0", where a symbol is named by "$", an operand and an axis. Those `measured` are the size of another input.
     """
 
     op: str
@@ -46,11 +46,14 @@ class Form:
     tolerance: float = TOLERANCE
     declared: Mapping[str, Any] = field(default_factory=dict)
     formulas: Mapping[str, str] = field(default_factory=dict)
+    measured: tuple[str, ...] = ()
     domain: str = "com.microsoft"
 
     def given(self) -> dict[str, np.ndarray]:
-        """The operands that are there."""
-        return {name: array for name, array in self.operands.items() if array is not None}
+        """The operands that are there, and what some are measured by."""
+        found = {name: array for name, array in self.operands.items() if array is not None}
+        measures = {f"{name}_of": np.zeros(int(found[name]), np.float32) for name in self.measured}
+        return {name: array for name, array in found.items() if name not in self.measured} | measures
 
     def feeds(self, prefix: str = "") -> dict[str, np.ndarray]:
         """The inputs of the model by name."""
@@ -95,6 +98,9 @@ def model_of(groups: Sequence[Sequence[Form]]) -> onnx.ModelProto:
                 element = helper.np_dtype_to_tensor_dtype(array.dtype)
                 inputs.append(helper.make_tensor_value_info(prefix + name, element, shapes[name]))
         names = ["" if array is None else prefix + name for name, array in first.operands.items()]
+        for name in first.measured:
+            nodes.append(helper.make_node("Shape", [f"{prefix}{name}_of"], [f"{prefix}{name}_size"]))
+            nodes.append(helper.make_node("Cast", [f"{prefix}{name}_size"], [prefix + name], to=onnx.TensorProto.INT32))
         results = [prefix + name if name else "" for name in first.outputs]
         nodes.append(helper.make_node(first.op, names, results, prefix, domain=first.domain, **first.attributes))
         for name in first.named():
@@ -144,7 +150,7 @@ def run_onnxruntime(form: Form) -> dict[str, np.ndarray]:
 
 def _feed_as_floats(graph: onnx.GraphProto, names: set[str]) -> None:
     """Makes f32 of those inputs and of all outputs: NumPy arrays of bf16 go neither into ONNX Runtime nor out of it."""
-    node = graph.node[0]
+    (node,) = graph.node
     before, after = [], []
     for value in graph.input:
         if value.name in names:
