@@ -91,7 +91,7 @@ class _Tape:
             inserted.append(each)
         for each in reversed(inserted):
             self.add(each)
-        outputs = made if isinstance(made, tuple) else (made,)
+        outputs: tuple[Value, ...] = made if isinstance(made, tuple) else (made,)
         for old, new in zip(node.outputs, outputs):
             self.values[old] = self.values.get(new, new)
 

@@ -12,7 +12,7 @@ import numpy as np
 from ir import cells
 from ir import types as t
 from ir.element import KernelBuilder, Output, Tensor, apply, cast, min_over, select
-from ir.expr import Expr, Index
+from ir.expr import Expr, Index, Var
 from ir.op import Op, case, op, require
 from ir.ops.cells import in_rows
 from ir.ops.movement import same_width
@@ -183,4 +183,89 @@ class Lookup(Op):
         return b.gather(places, found, axis=0)  # -1, which is none of them, is the last entry
 
 
-__all__ = ["LEAF", "MODES", "Lookup", "TreeEnsemble"]
+_PAIRS = np.array([[[0, 0.9, 0.2], [0.1, 0, 0.6], [0.8, 0.4, 0]], [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]])
+
+
+@op
+class CoupleProbabilities(Op):
+    """Probabilities of k classes, f32[n,k], that fit those of pairs: r[n,i,j] is that of i where it is i or j.
+
+    Wu, Lin and Weng's second method: coordinate descent on the sum of (r[j,i] p[i] - r[i,j] p[j]) ** 2, from equal
+    probabilities, until the optimum's conditions hold within 0.005 / k, or 100 (k, if more) steps are done.
+    """
+
+    examples = [
+        case(_PAIRS.astype(np.float32)),
+        case(np.array([[[0, 0.7], [0.3, 0]]], np.float32)),
+        case(np.zeros((0, 2, 2), np.float32)),
+    ]
+
+    def infer(self, r: TensorType) -> TensorType:
+        fits = r.dtype == t.f32 and r.rank == 3 and r.shape[1] == r.shape[2] and isinstance(r.shape[1], int)
+        require(fits and r.shape[1] != 0, lambda: f"couple_probabilities of {r}")
+        return r.with_shape(r.shape[:2])
+
+    def reference(self, r: np.ndarray) -> np.ndarray:
+        k = r.shape[1]
+        p = np.full(r.shape[:2], np.float32(1 / k))
+        for row, given in zip(p, r):
+            q = -given.T * given
+            np.fill_diagonal(q, np.sum(given * given, axis=0, dtype=np.float32))
+            for _ in range(max(100, k)):
+                qp = q @ row
+                pqp = np.sum(row * qp, dtype=np.float32)
+                if np.max(np.abs(qp - pqp)) < np.float32(0.005) / np.float32(k):
+                    break
+                for i in range(k):
+                    step = (pqp - qp[i]) / q[i, i]
+                    row[i] += step
+                    pqp = (pqp + step * (step * q[i, i] + 2 * qp[i])) / (1 + step) / (1 + step)
+                    qp = (qp + step * q[i]) / (1 + step)
+                    row /= 1 + step
+        return p
+
+    def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], r: Tensor) -> None:
+        (p,) = outs
+        size = r.shape[1]
+        assert isinstance(size, int)
+        limit = float(np.float32(0.005) / np.float32(size))
+        with k.loop("parallel", n=r.shape[0]) as n:
+            q = k.local("q", TensorType(t.f32, (size, size)))
+            qp = k.local("qp", TensorType(t.f32, (size,)))
+            with k.loop(i=size) as i:
+                k.store(p, (n, i), 1 / size)
+                total = k.variable("total", 0.0, t.f32)
+                with k.loop(j=size) as j:
+                    k.assign(total, r.at(n, j, i) * r.at(n, j, i), "add")
+                    k.store(q, (i, j), -(r.at(n, j, i) * r.at(n, i, j)))
+                k.store(q, (i, i), total)
+            going = k.variable("going", True, t.bool_)
+            rounds = k.variable("rounds", 0, t.i64)
+            with k.during(going & (rounds < max(100, size))):
+                self._round(k, n, p, q, qp, going, limit)
+                k.assign(rounds, 1, "add")
+
+    def _round(self, k: KernelBuilder, n: Expr, p: Output, q: Output, qp: Output, going: Var, limit: float) -> None:
+        """One pass over the classes, unless the probabilities are the optimum already."""
+        (size,) = qp.shape
+        pqp = k.variable("pqp", 0.0, t.f32)
+        with k.loop(i=size) as i:
+            total = k.variable("total", 0.0, t.f32)
+            with k.loop(j=size) as j:
+                k.assign(total, q.at(i, j) * p.at(n, j), "add")
+            k.store(qp, (i,), total)
+            k.assign(pqp, p.at(n, i) * total, "add")
+        worst = k.variable("worst", 0.0, t.f32)
+        with k.loop(i=size) as i:
+            k.assign(worst, apply("abs", qp.at(i) - pqp), "max")
+        k.assign(going, worst >= limit)
+        with k.when(going), k.loop(i=size) as i:
+            step = k.let("step", (pqp - qp.at(i)) / q.at(i, i))
+            k.store(p, (n, i), p.at(n, i) + step)
+            k.assign(pqp, (pqp + step * (step * q.at(i, i) + qp.at(i) * 2.0)) / (step + 1.0) / (step + 1.0))
+            with k.loop(j=size) as j:
+                k.store(qp, (j,), (qp.at(j) + step * q.at(i, j)) / (step + 1.0))
+                k.store(p, (n, j), p.at(n, j) / (step + 1.0))
+
+
+__all__ = ["LEAF", "MODES", "CoupleProbabilities", "Lookup", "TreeEnsemble"]

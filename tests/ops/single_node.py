@@ -18,7 +18,7 @@ from ir.graph import Graph
 
 def node_model(
     op: str, operands: Sequence[np.ndarray | None], outputs: int = 1, domain: str = "", constants: Sequence[int] = (),
-    opset: int = 21, **attributes: Any,
+    opset: int = 21, ml_opset: int = 3, **attributes: Any,
 ) -> onnx.ModelProto:  # fmt: skip
     """A model of one node; operands at positions in `constants` are initializers, the others inputs x0, x1, ..."""
     names = ["" if a is None else f"x{i}" for i, a in enumerate(operands)]
@@ -33,7 +33,7 @@ def node_model(
     node = helper.make_node(op, names, results, domain=domain, **attributes)
     initializers = [numpy_helper.from_array(a, name) for name, a in given.items() if name in weights]
     graph = helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=n) for n in results], initializers)
-    versions = {"": opset, "com.microsoft": 1, "ai.onnx.ml": 3, "ai.onnx.preview.training": 1}
+    versions = {"": opset, "com.microsoft": 1, "ai.onnx.ml": ml_opset, "ai.onnx.preview.training": 1}
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid(d, v) for d, v in versions.items()], ir_version=10
     )
