@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compiler.errors import UnsupportedError
-from tests.ops.single_node import agrees, imported, node_model, run
+from tests.ops.single_node import agrees, run
 
 pytest.importorskip("onnxruntime")
 
@@ -69,8 +69,9 @@ def test_transforms_of_svm_classifiers(transform: str, classes: int, with_probab
 
 def linear_svm(rng: np.random.Generator, classes: int) -> dict[str, Any]:
     """Without support vectors: one score for each class. ONNX Runtime wants the kernel and its parameters said."""
-    model = {"coefficients": rng.standard_normal(classes * 3).tolist(), "rho": [0.25], "kernel_type": "LINEAR"}
-    return model | {"kernel_params": [0.0, 0.0, 0.0]} | labels(classes, False)
+    coefficients = rng.standard_normal(classes * 3).tolist()
+    kernel = {"kernel_type": "LINEAR", "kernel_params": [0.0, 0.0, 0.0]}
+    return {"coefficients": coefficients, "rho": [0.25], **kernel, **labels(classes, False)}
 
 
 @pytest.mark.parametrize("classes", [3, 4])
@@ -99,7 +100,7 @@ def test_svm_regressor(kernel: str, one_class: int, supports: int) -> None:
     if kernel != "LINEAR" and not supports:
         pytest.skip("without support vectors there is no kernel")
     rng = np.random.default_rng(supports)
-    model = {
+    model: dict[str, Any] = {
         "kernel_type": kernel, "kernel_params": [0.3, 0.5, 2.0], "n_supports": supports, "one_class": one_class,
         "coefficients": rng.standard_normal(supports or 3).tolist(), "rho": [-0.3],
     }  # fmt: skip
