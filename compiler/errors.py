@@ -107,9 +107,13 @@ class ModelError(CompileError):
 
 
 class UnsupportedError(CompileError):
-    """An operator, type or shape that the compiler or the target does not do."""
+    """An operator, type or shape that the compiler or the target does not do.
+
+    `needs` names the inputs of the model that would have to be known when compiling, where that is all that is missing.
+    """
 
     exit_code = EXIT_UNSUPPORTED
+    needs: tuple[str, ...] = ()
 
 
 class UsageError(CompileError):

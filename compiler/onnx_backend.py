@@ -1,8 +1,8 @@
 """The `onnx.backend` interface: `prepare`, `run_model`, `run_node`, `supports_device`.
 
-Device "CPU" is compiled C, "REFERENCE" the interpreter of the imported graph. Sizes that the compiler must know are
-compile-time constants here: where a model is refused as it stands, its small inputs of rank 0 and 1 take the values of
-the first run that needs them, and the artifact is for these values. Another run with other values compiles again.
+Device "CPU" is compiled C, "REFERENCE" the interpreter of the imported graph. Where a model is refused since inputs
+that give shapes, axes, counts or modes must be known when compiling, exactly these take the values of the run, as the
+refusal names them. The artifact is for these values; a run with others compiles again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from compiler.artifact import Artifact
 from compiler.driver import Model, compile, load
-from compiler.errors import CompileError, UnsupportedError, UsageError
+from compiler.errors import CompileError, UsageError
 from ir.evaluate import evaluate_graph
 from ir.types import TensorType
 
 DEVICES = ("CPU", "REFERENCE")
 _CONSTANT_ELEMENTS = 64
-"""An input with more elements is data, not a shape, and is never made a constant."""
+"""An input with more elements is data, not a parameter, and is never made a constant."""
+_CONSTANT_KINDS = "biufV"
+"""Kinds of NumPy types of inputs that may be made constants: bools and numbers (V are the small floats)."""
 
 
 class SesameRep(BackendRep):
@@ -42,17 +44,15 @@ class SesameRep(BackendRep):
         initializers |= {tensor.values.name for tensor in model.graph.sparse_initializer}
         declared = [value for value in model.graph.input if value.name not in initializers]
         self.inputs = [value.name for value in declared]
-        self._tensors = {value.name for value in declared if value.type.HasField("tensor_type")}
+        self._parameters = {value.name for value in declared if _may_be_parameter(value.type)}
         self.outputs = [value.name for value in model.graph.output]
         self._tuple = namedtupledict("Outputs", self.outputs)
         self._prepared: dict[tuple[tuple[str, bytes], ...], Any] = {}
-        self._refusal: CompileError | None = None
+        self._asked: set[str] = set()
         try:
             self._prepared[()] = _prepare(model, device, self.options, {})
         except CompileError as error:
-            if not self.inputs or not _may_be_shapes(error):
-                raise
-            self._refusal = error
+            self._ask(error)
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The outputs, a namedtuple. `inputs` is a list in the order of the model, one array, or a dict by name.
@@ -74,45 +74,35 @@ class SesameRep(BackendRep):
 
     def _runnable_for(self, feeds: Mapping[str, Any]) -> tuple[Any, frozenset[str]]:
         """What runs these feeds, and the inputs that are constants in it."""
-        if self._refusal is None:
-            return self._prepared[()], frozenset()
-        tensors = {name: value for name, value in feeds.items() if name in self._tensors}
-        for candidates in (_integers(tensors), _small(tensors)):
-            key = tuple(
-                sorted((name, array.tobytes() + repr(array.shape).encode()) for name, array in candidates.items())
-            )
-            if not candidates:
-                continue
+        while True:
+            constants = {name: feeds[name] for name in sorted(self._asked) if name in feeds}
+            key = tuple((name, array.tobytes() + repr(array.shape).encode()) for name, array in constants.items())
             if key not in self._prepared:
+                if any(array.size > _CONSTANT_ELEMENTS for array in constants.values()):
+                    raise UsageError("E0209", f"inputs {', '.join(constants)} must have at most "
+                                     f"{_CONSTANT_ELEMENTS} elements, since they are made constants")  # fmt: skip
                 try:
-                    self._prepared[key] = _prepare(self.model, self.device, self.options, candidates)
+                    self._prepared[key] = _prepare(self.model, self.device, self.options, constants)
                 except CompileError as error:
-                    self._refusal = error
+                    self._ask(error)
                     continue
-            self.specialised = tuple(sorted(candidates))
-            return self._prepared[key], frozenset(candidates)
-        raise self._refusal
+            self.specialised = tuple(constants)
+            return self._prepared[key], frozenset(constants)
+
+    def _ask(self, error: CompileError) -> None:
+        """Notes the inputs that a refusal asks for. Raises it where it asks for none that it may have."""
+        needs = {name for each in getattr(error, "errors", (error,)) for name in getattr(each, "needs", ())}
+        if not needs <= self._parameters or needs <= self._asked:
+            raise error
+        self._asked |= needs
 
 
-def _may_be_shapes(error: CompileError) -> bool:
-    """Whether knowing inputs could help: something in the model is unsupported as it stands."""
-    return isinstance(error, UnsupportedError) or any(
-        isinstance(each, UnsupportedError) for each in getattr(error, "errors", ())
-    )
-
-
-def _integers(feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Inputs that look like shapes, axes, sizes, counts: small integers of rank 0 or 1."""
-    return {name: array for name, array in _small(feeds).items() if array.dtype.kind in "iu"}
-
-
-def _small(feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Inputs that may be parameters: small, of rank 0 or 1, such as scales, flags and modes."""
-    return {
-        name: value
-        for name, value in feeds.items()
-        if isinstance(value, np.ndarray) and value.ndim <= 1 and value.size <= _CONSTANT_ELEMENTS
-    }
+def _may_be_parameter(type_: onnx.TypeProto) -> bool:
+    """Whether an input may be a shape, a scale, an axis, a count or a mode: numbers or bools of rank 0 or 1."""
+    if not type_.HasField("tensor_type") or not type_.tensor_type.HasField("shape"):
+        return False
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(type_.tensor_type.elem_type)
+    return dtype.kind in _CONSTANT_KINDS and len(type_.tensor_type.shape.dim) <= 1
 
 
 def _array(value: Any) -> Any:

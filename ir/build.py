@@ -15,7 +15,7 @@ from ir import types as t
 from ir.blob import ArrayBlob, Blob
 from ir.dims import Dim, Size, Undecided, bounded
 from ir.graph import Graph, Node, Value
-from ir.op import OPS, Op, OpError, assumptions
+from ir.op import OPS, Op, OpError, UnknownValue, assumptions
 from ir.types import DType, TensorType, Type, dtype_of
 
 CONTENT_LIMIT = 4096
@@ -100,14 +100,14 @@ class Builder:
         """The elements of a known integer tensor as sizes. Raises OpError where they are computed at run time."""
         content = value.content
         if content is None:
-            raise OpError(f"`{what}` is computed at run time; it must be known when compiling")
+            raise UnknownValue(f"`{what}` is computed at run time; it must be known when compiling", value)
         return tuple(v if isinstance(v, Dim) else int(v) for v in content.reshape(-1).tolist())
 
     def scalar(self, value: Value, what: str) -> Any:
         """The single element of a known tensor. Raises OpError where it is computed at run time."""
         content = value.content
         if content is None or content.size != 1:
-            raise OpError(f"`{what}` must be a single value known when compiling")
+            raise UnknownValue(f"`{what}` must be a single value known when compiling", value)
         return content.reshape(-1).tolist()[0]
 
     def assume_equal(self, a: Size, b: Size) -> None:

@@ -29,6 +29,14 @@ class OpError(Exception):
     """An op cannot take these operands or attributes; the message says why, in terms of the op."""
 
 
+class UnknownValue(OpError):
+    """An op needs the content of `value`, which is computed at run time, to know what it does."""
+
+    def __init__(self, message: str, value: Any) -> None:
+        super().__init__(message)
+        self.value = value
+
+
 @dataclass(frozen=True)
 class Example:
     """One use of an op: attribute values, and operands given as types or as arrays (None: an omitted operand)."""
@@ -192,6 +200,6 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 
 
 __all__ = [
-    "OPS", "Example", "Op", "OpError", "assume_equal", "assumptions", "case", "ints", "op", "operand_names",
-    "parse_type", "require", "sample", "sizes", "split_commas",
+    "OPS", "Example", "Op", "OpError", "UnknownValue", "assume_equal", "assumptions", "case", "ints", "op",
+    "operand_names", "parse_type", "require", "sample", "sizes", "split_commas",
 ]  # fmt: skip

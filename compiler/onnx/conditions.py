@@ -16,10 +16,14 @@ _EXACT = ("int", "uint", "bool", "string")
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Values of the graph around a nested graph, and pairs of equal sizes, that are known inside of it."""
+    """Values of the graph around a nested graph, and pairs of equal sizes, that are known inside of it.
+
+    `steps` are the values that decide how often a loop runs: were they known, it could be unrolled.
+    """
 
     values: dict[Value, np.ndarray] = field(default_factory=dict)
     equal: tuple[tuple[Size, Size], ...] = ()
+    steps: tuple[Value | None, ...] = ()
 
 
 def implied(condition: Value, truth: bool) -> Knowledge:

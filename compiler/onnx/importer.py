@@ -20,11 +20,12 @@ from compiler.onnx import registry
 from compiler.onnx.conditions import Knowledge
 from compiler.onnx.functions import FunctionLibrary, attribute_types, body_of_schema, may_have_body
 from compiler.onnx.load import LoadedModel, element_type
+from compiler.onnx.needs import inputs_behind
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
 from ir.dims import Dim, Size, bounded, decide_eq
 from ir.graph import Graph, Node, Value
-from ir.op import OpError
+from ir.op import OpError, UnknownValue
 from ir.types import SequenceType, TensorType, Type
 from ir.verify import resolve
 
@@ -268,8 +269,16 @@ class Scope:
             with bounded(self.graph.bounds):
                 outputs = registry.call(entry, b, list(inputs), self.attributes(node, opset or 1))
         except OpError as error:
-            raise UnsupportedError("E0402", f"{node.op_type}: {error}", node=ref, file=self.importer.file) from error
+            raise self.refusal(node, ref, error) from error
         self.bind(node, ref, outputs, last)
+
+    def refusal(self, node: onnx.NodeProto, ref: NodeRef, error: OpError) -> UnsupportedError:
+        """Why an importer refuses a node; with the inputs that would have to be known, where only these are missing."""
+        needs = inputs_behind(self, error.value) if isinstance(error, UnknownValue) else ()
+        help = f"it follows from input {', '.join(needs)}; `constants` gives inputs a value" if needs else None
+        refused = UnsupportedError("E0402", f"{node.op_type}: {error}", node=ref, file=self.importer.file, help=help)
+        refused.needs = needs
+        return refused
 
     def bind(self, node: onnx.NodeProto, ref: NodeRef, outputs: Sequence[Value | None], last: Node | None) -> None:
         for position, name in enumerate(node.output):
@@ -358,6 +367,7 @@ class Importer:
         self.errors: list[CompileError] = []
         self.functions = FunctionLibrary(model.proto.functions)
         self.labels: Counter[str] = Counter()
+        self.graph: Graph | None = None
         self._nodes = 0
 
     def tick(self) -> None:
@@ -400,7 +410,7 @@ class Importer:
     def run(self) -> Graph:
         """The graph. Raises Problems with everything that is wrong."""
         proto = self.model.proto.graph
-        graph = Graph(proto.name or "model")
+        graph = self.graph = Graph(proto.name or "model")
         opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in self.model.proto.opset_import}
         scope = Scope(self, graph, None, "", opsets)
         scope.declare(proto)

@@ -66,6 +66,69 @@ def test_shape_inputs_become_constants(device: str) -> None:
     assert prepared.specialised == ("shape",)
 
 
+def looping() -> onnx.ModelProto:
+    """y = x[:i + 1] for each step i: a loop that must be unrolled, for which its number of steps must be known."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (int64 steps, float[4] x, int64 unused) => (y) {
+        zero = Constant <value = int64[1] {0}> ()
+        sum = Constant <value = float {0.0}> ()
+        y = Loop <body = body (int64 i, bool going, float total) => (on, next) {
+            one = Constant <value = int64[1] {1}> ()
+            end = Add (i, one)
+            part = Slice (x, zero, end)
+            added = ReduceSum <keepdims = 0> (part)
+            next = Add (total, added)
+            on = Identity (going)
+        }> (steps, , sum)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
+@DEVICES
+def test_only_what_is_asked_for_becomes_constant(device: str) -> None:
+    prepared = onnx_backend.prepare(looping(), device, **options(device))
+    x = np.array([1, 2, 3, 4], np.float32)
+    for steps, total in ((2, 4), (3, 10)):
+        assert prepared.run([np.array(steps), x, np.array(0)]).y == total
+    assert "x" not in prepared.specialised and "unused" not in prepared.specialised
+
+
+def test_a_refusal_names_the_inputs_that_it_needs() -> None:
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [6]),
+        helper.make_tensor_value_info("rows", TensorProto.INT64, [1]),
+        helper.make_tensor_value_info("other", TensorProto.FLOAT, [2, 2]),
+    ]
+    nodes = [
+        helper.make_node("Shape", ["other"], ["two"], start=0, end=1),
+        helper.make_node("Concat", ["rows", "two"], ["shape"], axis=0),
+        helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=2),
+    ]
+    with pytest.raises(UnsupportedError) as caught:
+        compiler.load(model_of([*nodes[:2], helper.make_node("CenterCropPad", ["x", "rows"], ["y"])], inputs, ["y"]))
+    assert caught.value.needs == ("rows",) and "input rows" in str(caught.value)
+    with pytest.raises(UnsupportedError) as caught:
+        compiler.load(model_of(nodes[2:], inputs, ["y"]))
+    assert caught.value.needs == ()
+
+
+@DEVICES
+def test_data_is_no_parameter(device: str) -> None:
+    """An input of rank 2 is never made a constant, whatever is asked."""
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [1, 2])
+    nodes = [
+        helper.make_node("Reshape", ["x", "two"], ["shape"]),
+        helper.make_node("CenterCropPad", ["data", "shape"], ["y"]),
+    ]
+    data = helper.make_tensor_value_info("data", TensorProto.FLOAT, [2, 2])
+    model = model_of(nodes, [x, data], ["y"])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "two"))
+    with pytest.raises(UnsupportedError, match="computed at run time"):
+        onnx_backend.prepare(model, device, **options(device))
+
+
 def test_load_takes_constants() -> None:
     graph = compiler.load(reshaping(), constants={"shape": np.array([3, 2])}).graph
     assert [v.name for v in graph.inputs] == ["x"]

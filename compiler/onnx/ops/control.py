@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from compiler.onnx.conditions import equal_sizes, implied
+from compiler.onnx.conditions import Knowledge, equal_sizes, implied
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.demand import unequal
 from ir.dims import decide_eq, symbol
 from ir.graph import Graph
-from ir.op import OpError
+from ir.op import OpError, UnknownValue
 from ir.ops.control import If_, joined_element
 from ir.ops.control import Loop as LoopOp
 from ir.ops.control import Scan as ScanOp
@@ -45,7 +45,7 @@ def If(b: Any, cond: Any, *, then_branch: Any, else_branch: Any) -> Any:
         sizes = equal_sizes(cond)
         if sizes is None:
             hint = "give the sizes or inputs that the condition depends on a value, so that one branch is left"
-            raise OpError(f"{error}; {hint}") from error
+            raise UnknownValue(f"{error}; {hint}", cond) from error
     if _fits_declared(b, orelse) and not _fits_declared(b, then):
         b.assume_equal(*unequal(*sizes))
         return tuple(b.inline(else_branch))
@@ -106,7 +106,8 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
     prefix, count = label(b), len(carried)
     types: list[Type] = [v.type for v in carried]
     for _ in range(4):
-        graph, captured = b.subgraph(body, [TensorType(t.i64, ()), TensorType(t.bool_, ()), *types], "body")
+        given = [TensorType(t.i64, ()), TensorType(t.bool_, ()), *types]
+        graph, captured = b.subgraph(body, given, "body", Knowledge(steps=(trip, cond)))
         made = [v.type for v in graph.outputs[1 : 1 + count]]
         wider = [_widened(a, c, f"{prefix}.in.{i}") for i, (a, c) in enumerate(zip(types, made))]
         if wider == types:

@@ -12,7 +12,7 @@ from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.build import ArrayBuilder
 from ir.dims import Dim, Size, floor
-from ir.op import OPS, OpError
+from ir.op import OPS, OpError, UnknownValue
 from ir.ops.image import cubic_weights
 
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
@@ -113,7 +113,7 @@ def _floats(value: Any, what: str) -> list[float]:
     if value is None:
         return []
     if value.content is None or value.content.dtype == object:
-        raise OpError(f"`{what}` is computed at run time; it must be known when compiling")
+        raise UnknownValue(f"`{what}` is computed at run time; it must be known when compiling", value)
     return [float(v) for v in value.content.reshape(-1)]
 
 

@@ -13,7 +13,7 @@ from compiler.onnx.ops.shape import elements, from_front, normal_axis, reshaped
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.dims import Size
-from ir.op import OpError
+from ir.op import OpError, UnknownValue
 
 
 @onnx_op("Gather", since=1)
@@ -151,7 +151,7 @@ def CumProd(b: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) 
 def _known(value: Any, what: str) -> np.ndarray:
     """The content of a value whose elements decide the size of a result. Raises OpError where it is not known."""
     if value.content is None or (value.content.dtype == object and value.dtype != t.string):
-        raise OpError(f"the size of its result depends on `{what}`, which is computed at run time")
+        raise UnknownValue(f"the size of its result depends on `{what}`, which is computed at run time", value)
     return value.content
 
 

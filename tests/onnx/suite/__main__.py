@@ -31,7 +31,8 @@ def main() -> int:
         if outcome.status == "wrong":
             print(f"{outcome.name}: wrong ({outcome.code}): {outcome.reason}", flush=True)
         elif args.verbose:
-            words = outcome.name + ":", outcome.status, outcome.code, outcome.reason, outcome.note
+            known = f"for constant {', '.join(outcome.specialised)}" if outcome.specialised else ""
+            words = outcome.name + ":", outcome.status, outcome.code, outcome.reason, known, outcome.note
             print(" ".join(word for word in words if word), flush=True)
         if done % 200 == 0:
             print(f"{done} of {len(names)}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
