@@ -19,7 +19,7 @@ from compiler.errors import UsageError
 from ir.build import Builder
 from ir.graph import Graph
 from ir.kernel import Kernel
-from ir.program import Call, Program, Step
+from ir.program import Program, map_calls
 from ir.rewrite import Listener, listening, rewrite
 from ir.rule import Rule
 
@@ -241,12 +241,7 @@ def _map_kernels(program: Program, change: Callable[[Kernel], Kernel]) -> None:
     for kernel in program.kernels:
         done[kernel.name] = change(kernel)
 
-    def again(step: Step) -> Step:
-        if isinstance(step, Call):
-            return replace(step, kernel=done[step.kernel.name])
-        return replace(step, then=tuple(map(again, step.then)), orelse=tuple(map(again, step.orelse)))
-
-    program.steps = [again(step) for step in program.steps]
+    program.steps = map_calls(program.steps, lambda call: replace(call, kernel=done[call.kernel.name]))
 
 
 def _as_pass(step: Pass | type[Rule] | str) -> Pass:

@@ -13,9 +13,9 @@ import numpy as np
 
 from ir import types as t
 from ir.blob import ArrayBlob, Blob
-from ir.dims import Dim, Size, Undecided, bounded
+from ir.dims import Dim, Size, Undecided, bounded, symbol_of
 from ir.graph import Graph, Node, Value
-from ir.op import OPS, Op, OpError, UnknownValue, assumptions
+from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions
 from ir.types import DType, TensorType, Type, dtype_of
 
 CONTENT_LIMIT = 4096
@@ -53,13 +53,15 @@ class Builder:
         Raises OpError where the op's type rule refuses the operands.
         """
         values = self.values(operands)
-        with self, bounded(self.graph.bounds), assumptions() as demanded:
+        with self, bounded(self.graph.bounds), assumptions() as demanded, definitions() as defined:
             inferred = op.infer(*(None if v is None else v.type for v in values))
             types: tuple[Type, ...] = inferred if isinstance(inferred, tuple) else (inferred,)
             node = self.graph.insert(op, values, types, names=names, sources=self.sources, before=self.before)
             _evaluate(node)
         for a, b in demanded:
             self.assume_equal(a, b)
+        for size, limit in defined:
+            self.define(size, limit)
         return node.outputs[0] if len(node.outputs) == 1 else tuple(node.outputs)
 
     def values(self, operands: Iterable[Any]) -> list[Value | None]:
@@ -109,6 +111,13 @@ class Builder:
         if content is None or content.size != 1:
             raise UnknownValue(f"`{what}` must be a single value known when compiling", value)
         return content.reshape(-1).tolist()[0]
+
+    def define(self, size: Size, limit: Size | None) -> None:
+        """Records that a symbol gets its value when the graph runs, at most `limit`; other sizes are what they are."""
+        name = symbol_of(size)
+        if name is not None and name not in self.graph.limits:
+            _, greatest = self.graph.bounds.get(name, (0, None))
+            self.graph.limits[name] = limit if greatest is None else greatest
 
     def assume_equal(self, a: Size, b: Size) -> None:
         """Records that an op demands two sizes to be equal; emitted code checks it."""

@@ -80,6 +80,67 @@ def _substitute_atom(atom: Atom, mapping: Mapping[str, Size]) -> Size:
             return maximum(*(substitute(arg, mapping) for arg in atom.args))
 
 
+def symbol_of(size: Size) -> str | None:
+    """The name of a size that is a symbol alone, else None."""
+    if not isinstance(size, Dim) or len(size._terms) != 1:
+        return None
+    coefficient, monomial = size._terms[0]
+    alone = coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Name)
+    return monomial[0].name if alone and isinstance(monomial[0], Name) else None
+
+
+def greatest(size: Size, limits: Mapping[str, Size | None]) -> Size:
+    """A size without the symbols of `limits` that `size` does not exceed while each of them is within 0 and its limit.
+
+    Raises Undecided for a symbol that has no limit, and where no such size is found.
+    """
+    if not isinstance(size, Dim) or not names(size) & limits.keys():
+        return size
+    total: Size = 0
+    for coefficient, monomial in size._terms:
+        term = reduce(_product_of_any, (single(atom) for atom in monomial), cast(Size, coefficient))
+        if not names(term) & limits.keys():
+            total = total + term
+        elif coefficient > 0:
+            factors = [_greatest_atom(atom, limits) for atom in monomial]
+            total = total + reduce(_product_of_any, factors, cast(Size, coefficient))
+        elif decide_le(term, 0) is not True:
+            raise Undecided(f"the greatest value of {dim_text(size)}")
+    return plain(total)
+
+
+def _greatest_atom(atom: Atom, limits: Mapping[str, Size | None]) -> Size:
+    match atom:
+        case Name():
+            if atom.name not in limits:
+                return single(atom)
+            limit = limits[atom.name]
+            if limit is None:
+                raise Undecided(atom.name)
+            return greatest(limit, limits)
+        case FloorDiv():
+            num = greatest(atom.num, limits)
+            return num if names(atom.den) & limits.keys() else floor_div(num, atom.den)
+        case Max():
+            return maximum(*(greatest(arg, limits) for arg in atom.args))
+        case Min():
+            return minimum(*_those_bounded(atom.args, limits))
+
+
+def _those_bounded(args: tuple[Size, ...], limits: Mapping[str, Size | None]) -> list[Size]:
+    """The greatest values of those sizes that have one. Raises Undecided where none has."""
+    found: list[Size] = []
+    missing: Undecided | None = None
+    for arg in args:
+        try:
+            found.append(greatest(arg, limits))
+        except Undecided as error:
+            missing = error
+    if not found:
+        raise missing or Undecided("the least of no sizes")
+    return found
+
+
 def settle(size: Size, extents: Mapping[str, Size]) -> Size:
     """`size` with every floor division dropped that is constant while each symbol in `extents` runs over 0..extent-1.
 
@@ -165,7 +226,7 @@ _FUNCTIONS: dict[str, Function] = {
 
 __all__ = [
     "Atom", "Dim", "FloorDiv", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided", "bounded",
-    "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "lower_bound", "maximum",
-    "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "terms", "unbounded",
-    "upper_bound",
+    "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "greatest", "lower_bound",
+    "maximum", "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "symbol_of",
+    "terms", "unbounded", "upper_bound",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ir.bind import bind_sizes, check_assumptions, check_sizes, equations, solve_sizes
-from ir.dims import Dim, evaluate
+from ir.dims import Dim, evaluate, names
 from ir.graph import Graph, Node, Value
 from ir.op import Op
 from ir.types import TensorType
@@ -48,10 +48,13 @@ def evaluate_values(
     check_assumptions(graph.bounds, graph.equal_dims, bound, graph.demanded_by)
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs))
     last_use = {} if keep else _last_uses(graph)
+    late = [p for p in graph.equal_dims if (names(p[0]) | names(p[1])) & graph.limits.keys()]
     with np.errstate(all="ignore"), _sizes(bound):
         for node in graph.nodes():
             results = _compute(node, [None if v is None else values[v] for v in node.inputs], bound)
             values.update(zip(node.outputs, results))
+            if late and node.op.defines:
+                check_assumptions({}, late, bound, graph.demanded_by)
             for value in last_use.get(node, ()):
                 del values[value]
     return values
@@ -75,6 +78,11 @@ def _substituted(value: Any, sizes: Mapping[str, int]) -> Any:
         return value
     new = tuple(_substituted(item, sizes) for item in value)
     return value if all(a is b for a, b in zip(new, value)) else new
+
+
+def ambient_sizes() -> Mapping[str, int]:
+    """The sizes of the graph that is being evaluated, for ops that have nested graphs."""
+    return _ambient.get() or {}
 
 
 @contextmanager

@@ -148,7 +148,9 @@ class Graph:
 
     `bounds` narrows symbolic dims to (least, greatest or None). `equal_dims` are pairs of sizes that the graph assumes
     to be equal because an op demands it; emitted code checks them when it is called. `demanded_by` names an ONNX node
-    that does, for the error. `strings` are the inputs and outputs ("input x", "output y") that hold strings as cells.
+    that does, for the error. `limits` are the symbols whose values only a run tells, each with a size that it does not
+    exceed (None: nothing bounds it); nested graphs and clones share it. `strings` are the inputs and outputs
+    ("input x", "output y") that hold strings as cells.
     """
 
     def __init__(self, name: str = "graph") -> None:
@@ -160,6 +162,7 @@ class Graph:
         self.equal_dims: list[tuple[Size, Size]] = []
         self.demanded_by: dict[tuple[Size, Size], str] = {}
         self.strings: frozenset[str] = frozenset()
+        self.limits: dict[str, Size | None] = {}
         self._first: Node | None = None
         self._last: Node | None = None
         self._count = 0
@@ -311,7 +314,7 @@ class Graph:
         """An independent copy with the same names; nested graphs and blobs are shared (they do not change in place)."""
         copy = Graph(self.name)
         copy.bounds, copy.equal_dims = dict(self.bounds), list(self.equal_dims)
-        copy.demanded_by, copy.strings = dict(self.demanded_by), self.strings
+        copy.demanded_by, copy.limits, copy.strings = dict(self.demanded_by), self.limits, self.strings
         mapped: dict[Value, Value] = {}
         for value in self.inputs:
             mapped[value] = copy.add_input(value.name, value.type)

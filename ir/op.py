@@ -105,6 +105,9 @@ class Op:
     """Same operands, same results. Random ops are not."""
     structural: ClassVar[bool] = False
     """Runs graphs or handles values that are not tensors: interpreted, or emitted by a backend as control flow."""
+    defines: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold sizes which only a run tells. With a `kernel` or an `element`, the last operands of the op
+    are as many i64 scalars that hold their values; a composite counts them in its `expand`."""
     examples: ClassVar[list[Example]] = []
 
     def infer(self, *args: Any, **kwargs: Any) -> Any:
@@ -158,7 +161,7 @@ def op(cls: _OpT) -> _OpT:
     if "name" not in cls.__dict__:
         made.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower().rstrip("_")
     forms = [form for form in ("element", "expand", "kernel") if made.has(form)]
-    if len(forms) != (0 if made.structural else 1):
+    if len(forms) != 1 and not (made.structural and not forms):
         raise TypeError(f"op {made.name} must have exactly one of element, expand, kernel; it has {forms or 'none'}")
     if made.name in OPS:
         raise TypeError(f"op {made.name} is declared twice")
@@ -193,6 +196,27 @@ def assumptions() -> Iterator[list[tuple[Size, Size]]]:
         _assumptions.reset(token)
 
 
+_definitions: ContextVar[list[tuple[Size, Size | None]] | None] = ContextVar("definitions", default=None)
+
+
+def define(size: Size, limit: Size | None) -> None:
+    """For type rules: `size` is known only once the op has run, and then at most `limit` (None: nothing bounds it)."""
+    found = _definitions.get()
+    if found is not None:
+        found.append((size, limit))
+
+
+@contextmanager
+def definitions() -> Iterator[list[tuple[Size, Size | None]]]:
+    """Collects what `define` records."""
+    found: list[tuple[Size, Size | None]] = []
+    token = _definitions.set(found)
+    try:
+        yield found
+    finally:
+        _definitions.reset(token)
+
+
 def require(condition: bool, message: str | Callable[[], str]) -> None:
     """Raises OpError(message) unless the condition holds."""
     if not condition:
@@ -200,6 +224,7 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 
 
 __all__ = [
-    "OPS", "Example", "Op", "OpError", "UnknownValue", "assume_equal", "assumptions", "case", "ints", "op",
+    "OPS", "Example", "Op", "OpError", "UnknownValue", "assume_equal", "assumptions", "case", "define", "definitions",
+    "ints", "op",
     "operand_names", "parse_type", "require", "sample", "sizes", "split_commas",
 ]  # fmt: skip

@@ -142,12 +142,14 @@ class _GraphReader:
     def __init__(self, text: str, blobs: Mapping[str, Blob] | None) -> None:
         self.text = text
         self.blobs = blobs
+        self.limits: dict[str, Size | None] = {}
 
     def error(self, place: Branch | Token, message: str) -> ParseError:
         return error_at(self.text, place, message)
 
     def graph(self, tree: Branch) -> Graph:
         graph = Graph(unquoted(tokens(tree)[0]))
+        graph.limits = self.limits
         values: dict[str, Value] = {}
         declared: list[Branch] = []
         for part in subtrees(tree):

@@ -5,12 +5,12 @@ This is what a backend emits. A program holds no graph: only kernels (each once 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from ir.blob import Blob
-from ir.dims import Size, names
+from ir.dims import Size, greatest, names, symbol
 from ir.kernel import Kernel
 from ir.types import TensorType
 
@@ -69,7 +69,83 @@ class Branch:
     equal_orelse: tuple[tuple[Size, Size], ...] = ()
 
 
-Step: TypeAlias = Call | Branch
+@dataclass(frozen=True)
+class Bind:
+    """Gives sizes the values that a run tells, all at once: numbers in i64 scalar buffers, or other sizes.
+
+    A symbol of `Program.limits` takes the value, which must be within its limit; any other size must have it. `copies`
+    are buffers whose elements go into others, in order, when the new values are found good and not yet in force: the
+    targets are of types in which the new values stand where the old ones stand in those of the sources.
+    """
+
+    pairs: tuple[tuple[Size, str | Size], ...]
+    copies: tuple[tuple[str, str], ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The buffers it reads."""
+        return (*(value for _, value in self.pairs if isinstance(value, str)), *(source for source, _ in self.copies))
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Runs `body` while the bool in buffer `going` holds (None: always), at most as often as the i64 in buffer `trip`
+    says (None: without end). The symbol `step` counts from 0, and keeps the number of steps done.
+
+    `equal` are sizes that must be equal in each step.
+    """
+
+    step: str
+    trip: str | None
+    going: str | None
+    body: tuple[Step, ...]
+    sources: tuple[str, ...] = ()
+    equal: tuple[tuple[Size, Size], ...] = ()
+
+
+Step: TypeAlias = Call | Branch | Bind | Repeat
+
+
+def blocks_of(step: Step) -> tuple[tuple[Step, ...], ...]:
+    """The blocks of steps directly inside a step."""
+    match step:
+        case Branch(then=then, orelse=orelse):
+            return (then, orelse)
+        case Repeat(body=body):
+            return (body,)
+        case _:
+            return ()
+
+
+def touched(step: Step) -> tuple[str, ...]:
+    """The buffers that a step reads or writes itself, those of the steps inside of it left out."""
+    match step:
+        case Call(args=args):
+            return args
+        case Branch(condition=condition):
+            return (condition,)
+        case Bind():
+            return (*step.reads, *(target for _, target in step.copies))
+        case Repeat(trip=trip, going=going):
+            return tuple(name for name in (trip, going) if name is not None)
+
+
+def map_calls(steps: Sequence[Step], change: Callable[[Call], Call]) -> list[Step]:
+    """Steps with each call changed, those inside of others included, in order."""
+    made: list[Step] = []
+    for step in steps:
+        match step:
+            case Call():
+                made.append(change(step))
+            case Branch():
+                then, orelse = map_calls(step.then, change), map_calls(step.orelse, change)
+                made.append(replace(step, then=tuple(then), orelse=tuple(orelse)))
+            case Repeat():
+                made.append(replace(step, body=tuple(map_calls(step.body, change))))
+            case Bind():
+                made.append(step)
+    return made
 
 
 @dataclass
@@ -77,6 +153,7 @@ class Program:
     """Inputs and outputs are names of buffers, `input_names` and `output_names` what callers see (model names).
 
     `bounds` narrows symbolic dims, `equal_dims` must hold when called, for the ONNX nodes in `demanded_by`.
+    `limits` are the symbols that steps bind, each with what it is at most in terms of those that callers give.
     `strings` are the inputs and outputs that hold strings as cells, as in `Graph`. `pipeline` is the spec that made the
     program.
     """
@@ -93,22 +170,42 @@ class Program:
     equal_dims: list[tuple[Size, Size]] = field(default_factory=list)
     demanded_by: dict[tuple[Size, Size], str] = field(default_factory=dict)
     strings: frozenset[str] = frozenset()
+    limits: dict[str, Size] = field(default_factory=dict)
     pipeline: str = ""
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """Symbolic sizes a caller must give, sorted: those in the types of inputs and outputs, and in the steps."""
-        found: set[str] = set()
+        found = {name for size in self._all_sizes() for name in names(size)}
+        found |= {name for name in found & self.limits.keys() for name in names(self.limits[name])}
+        return tuple(sorted(found - self.limits.keys()))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The symbols in the types of outputs that only a run tells, sorted: a caller must learn them from it."""
+        shapes = (self.buffers[name].type.shape for name in self.outputs)
+        return tuple(sorted({name for shape in shapes for size in shape for name in names(size)} & self.limits.keys()))
+
+    def _all_sizes(self) -> Iterator[Size]:
         for buffer in self.buffers.values():
-            for size in buffer.type.shape:
-                found |= names(size)
-        for call in self.calls():
-            for size in call.sizes:
-                found |= names(size)
-        demands = [pair for branch in self.branches() for pair in (*branch.equal_then, *branch.equal_orelse)]
-        for pair in (*self.equal_dims, *demands):
-            found |= names(pair[0]) | names(pair[1])
-        return tuple(sorted(found))
+            yield from buffer.type.shape
+        for pair in self.equal_dims:
+            yield from pair
+        for step in self.walk():
+            match step:
+                case Call(sizes=sizes):
+                    yield from sizes
+                case Branch():
+                    yield from (size for pair in (*step.equal_then, *step.equal_orelse) for size in pair)
+                case Bind(pairs=pairs):
+                    yield from (size for pair in pairs for size in pair if not isinstance(size, str))
+                case Repeat(step=name, equal=equal):
+                    yield symbol(name)
+                    yield from (size for pair in equal for size in pair)
+
+    def capacity(self, type_: TensorType) -> Size:
+        """Bytes that a tensor takes at most, in terms of the sizes that callers give."""
+        return greatest(type_.elements * type_.dtype.itemsize, self.limits)
 
     @property
     def arena_bytes(self) -> Size:
@@ -132,13 +229,12 @@ class Program:
         return (step for step in self.walk() if isinstance(step, Branch))
 
     def walk(self) -> Iterator[Step]:
-        """Every step in the order of the text, a branch before what it holds."""
+        """Every step in the order of the text, one that holds others before those."""
         stack: list[Step] = list(reversed(self.steps))
         while stack:
             step = stack.pop()
             yield step
-            if isinstance(step, Branch):
-                stack.extend(reversed((*step.then, *step.orelse)))
+            stack.extend(inner for block in reversed(blocks_of(step)) for inner in reversed(block))
 
     @property
     def kernels(self) -> list[Kernel]:

@@ -11,8 +11,8 @@ from itertools import combinations
 from ir.dims import Size, bounded, decide_le, evaluate, names, substitute
 from ir.kernel import Kernel
 from ir.kernel_verify import kernel_problems
-from ir.program import Call, Program, ProgramBuffer, Step
-from ir.types import TensorType, bool_
+from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, blocks_of, touched
+from ir.types import DType, TensorType, bool_, i64
 from ir.verify import resolve, shapes_agree
 
 ALIGNMENT = 64
@@ -86,7 +86,7 @@ def _view_problems(program: Program, buffer: ProgramBuffer) -> Iterator[str]:
 
 
 def _fits(program: Program, buffer: ProgramBuffer) -> bool:
-    return not _exceeds(program, buffer.offset + _bytes(buffer), program.slots[buffer.slot].bytes)
+    return not _exceeds(program, buffer.offset + program.capacity(buffer.type), program.slots[buffer.slot].bytes)
 
 
 def _bytes(buffer: ProgramBuffer) -> Size:
@@ -98,16 +98,44 @@ def _bytes(buffer: ProgramBuffer) -> Size:
 
 def _step_problems(program: Program, steps: Sequence[Step]) -> Iterator[str]:
     for step in steps:
-        if isinstance(step, Call):
-            yield from (f"{_show(step)}: {problem}" for problem in _call_problems(program, step))
-            continue
-        condition = program.buffers.get(step.condition)
-        if condition is None:
-            yield f"branch on {step.condition}, which is not a buffer"
-        elif condition.type.dtype != bool_ or condition.type.elements != 1:
-            yield f"branch on {step.condition}: {condition.type}, not one bool"
-        yield from _step_problems(program, step.then)
-        yield from _step_problems(program, step.orelse)
+        match step:
+            case Call():
+                yield from (f"{_show(step)}: {problem}" for problem in _call_problems(program, step))
+            case Branch(condition=name):
+                yield from _scalar_problems(program, "branch", name, bool_)
+            case Bind():
+                for _, value in step.pairs:
+                    if isinstance(value, str):
+                        yield from _scalar_problems(program, "bind", value, i64)
+                yield from _copy_problems(program, step)
+            case Repeat(trip=trip, going=going):
+                if trip is not None:
+                    yield from _scalar_problems(program, "loop", trip, i64)
+                if going is not None:
+                    yield from _scalar_problems(program, "loop", going, bool_)
+        for block in blocks_of(step):
+            yield from _step_problems(program, block)
+
+
+def _copy_problems(program: Program, step: Bind) -> Iterator[str]:
+    for source, target in step.copies:
+        if source not in program.buffers or target not in program.buffers:
+            yield f"copy of {source} to {target}, which are not both buffers"
+        elif program.buffers[source].type.dtype != program.buffers[target].type.dtype:
+            yield f"copy of {source} to {target}, which have other elements"
+        elif program.root(source).name == program.root(target).name:
+            yield f"copy of {source} to {target}, which are the same memory"
+        elif program.root(target).place in ("weight", "input"):
+            yield f"copy to {target}, which is in {program.root(target).place} memory"
+
+
+def _scalar_problems(program: Program, what: str, name: str, dtype: DType) -> Iterator[str]:
+    """What is wrong with the buffer of one number that a step reads."""
+    buffer = program.buffers.get(name)
+    if buffer is None:
+        yield f"{what} on {name}, which is not a buffer"
+    elif buffer.type.dtype != dtype or buffer.type.elements != 1:
+        yield f"{what} on {name}: {buffer.type}, not one {dtype}"
 
 
 def _call_problems(program: Program, call: Call) -> Iterator[str]:
@@ -175,12 +203,19 @@ def _order_problems(program: Program, steps: Sequence[Step], written: set[str]) 
         if isinstance(step, Call):
             yield from _call_order_problems(program, step, written)
             continue
-        if _is_unwritten(program, step.condition, written):
-            yield f"branch on {step.condition}, which is not written before"
-        then, orelse = set(written), set(written)
-        yield from _order_problems(program, step.then, then)
-        yield from _order_problems(program, step.orelse, orelse)
-        written |= then & orelse
+        copied: set[str] = set()
+        for source, target in step.copies if isinstance(step, Bind) else ():
+            if source not in copied and _is_unwritten(program, source, written):
+                yield f"copy of {source}, which is not written before"
+            copied.add(program.root(target).name)
+        written |= copied
+        for name in touched(step):
+            if _is_unwritten(program, name, written):
+                yield f"a {type(step).__name__.lower()} step reads {name}, which is not written before"
+        ways = [set(written) for _ in blocks_of(step)]
+        for block, way in zip(blocks_of(step), ways):
+            yield from _order_problems(program, block, way)
+        written |= set.intersection(*ways) if ways else set()  # a loop without a step stacks no rows to read
 
 
 def _call_order_problems(program: Program, call: Call, written: set[str]) -> Iterator[str]:
@@ -199,31 +234,43 @@ def _is_unwritten(program: Program, name: str, written: set[str]) -> bool:
 
 
 def _lifetimes(program: Program) -> dict[str, tuple[int, int]]:
-    """The first and last step that touches each buffer that owns memory, counting steps as they are written down."""
-    lives: dict[str, tuple[int, int]] = {}
-    steps: list[Step] = list(reversed(program.steps))
-    position = 0
-    while steps:
-        step = steps.pop()
-        touched = step.args if isinstance(step, Call) else (step.condition,)
-        if not isinstance(step, Call):
-            steps.extend(reversed((*step.then, *step.orelse)))
-        for name in touched:
-            root = program.root(name).name
-            lives[root] = (lives.get(root, (position, position))[0], position)
-        position += 1
+    """The first and last step that touches each buffer that owns memory, counting steps as they are written down. What
+    a loop shares with the rest of the program is in use for all of it."""
+    uses: dict[str, list[int]] = {}
+    loops: list[tuple[int, int]] = []
+    end = _count_uses(program, program.steps, 0, uses, loops)
     for name in program.outputs:
-        root = program.root(name).name
-        if root in lives:
-            lives[root] = (lives[root][0], position)
+        if program.root(name).name in uses:
+            uses[program.root(name).name].append(end)
+    lives = {name: (min(positions), max(positions)) for name, positions in uses.items()}
+    for start, last in loops:
+        for name, (first, final) in lives.items():
+            if first <= last and final >= start and (first < start or final > last):
+                lives[name] = (min(first, start), max(final, last))
     return lives
+
+
+def _count_uses(
+    program: Program, steps: Sequence[Step], position: int, uses: dict[str, list[int]], loops: list[tuple[int, int]]
+) -> int:
+    """Notes the positions of steps that touch a buffer, and the ranges of loops, inner first; the next position."""
+    for step in steps:
+        start = position
+        for name in touched(step):
+            uses.setdefault(program.root(name).name, []).append(position)
+        position += 1
+        for block in blocks_of(step):
+            position = _count_uses(program, block, position, uses, loops)
+        if isinstance(step, Repeat):
+            loops.append((start, position - 1))
+    return position
 
 
 def _share_bytes(program: Program, a: ProgramBuffer, b: ProgramBuffer) -> bool:
     low, high = sorted((a, b), key=lambda buffer: buffer.offset)
     if 0 in (_bytes(a), _bytes(b)):
         return False  # a buffer of no bytes may lie anywhere
-    return _exceeds(program, low.offset + _bytes(low), high.offset)
+    return _exceeds(program, low.offset + program.capacity(low.type), high.offset)
 
 
 def _exceeds(program: Program, size: Size, limit: Size) -> bool:

@@ -21,7 +21,7 @@ from ir.expr import const
 from ir.graph import Graph, Node
 from ir.kernel import Kernel
 from ir.op import Op
-from ir.program import Branch, Call, Program, ProgramBuffer, Step
+from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
 from ir.types import DTYPES, DType, MapType, OptionalType, SequenceType, TensorType
 
 INLINE_LIMIT = 16
@@ -260,8 +260,9 @@ def _program_head(program: Program) -> list[str]:
         f"{lo} <= {quote_name(n)}" + ("" if hi is None else f" <= {hi}") for n, (lo, hi) in program.bounds.items()
     ]
     equal = [f"{dim_text(a)} == {dim_text(b)}" for a, b in program.equal_dims]
-    if bounds or equal:
-        lines.append(f"  where: {', '.join(bounds + equal)}")
+    limits = [f"{quote_name(name)} <= {dim_text(limit)}" for name, limit in program.limits.items()]
+    if bounds or equal or limits:
+        lines.append(f"  where: {', '.join(bounds + equal + limits)}")
     lines.append(f"  arena: {dim_text(program.arena_bytes)} bytes in {len(program.slots)} slots")
     lines += [f"    slot {i}: {dim_text(slot.bytes)} bytes" for i, slot in enumerate(program.slots)]
     if program.pipeline:
@@ -300,6 +301,16 @@ def _step_lines(steps: Iterable[Step], indent: str) -> list[str]:
                     lines.append(f"{indent}}} else {{")
                     lines += _arm_lines(step.orelse, step.equal_orelse, indent + "  ")
                 lines.append(indent + "}")
+            case Bind():
+                values = (f"%{value_name(v)}" if isinstance(v, str) else dim_text(v) for _, v in step.pairs)
+                pairs = ", ".join(f"{dim_text(size)} = {value}" for (size, _), value in zip(step.pairs, values))
+                copies = ", ".join(f"%{value_name(target)} = %{value_name(source)}" for source, target in step.copies)
+                lines.append(f"{indent}let {', '.join(filter(None, (pairs, copies)))}{_sources(step.sources)}")
+            case Repeat():
+                trip = "" if step.trip is None else f" in 0..%{value_name(step.trip)}"
+                going = "" if step.going is None else f" while %{value_name(step.going)}"
+                lines.append(f"{indent}for {quote_name(step.step)}{trip}{going} {{{_sources(step.sources)}")
+                lines += [*_arm_lines(step.body, step.equal, indent + "  "), indent + "}"]
     return lines
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from backends.c.model import Model
+from backends.c.interface import Model
 from backends.c.names import Writer, string_literal
 from backends.c.sizes import plain_text
-from ir.dims import names
 
 _HEAD = r"""
 #include "model.h"
@@ -120,7 +119,7 @@ int main(int count, char **values) {
 
 def bench_source(model: Model) -> str:
     """The text of main.c: reads files, runs the model, reports times, writes files."""
-    fields = model.fields
+    fields = [*model.fields, *model.told]
     texts = {
         "P": model.prefix,
         "UPPER": model.upper,
@@ -163,10 +162,11 @@ def _bytes(model: Model) -> str:
     """Sizes of the tensors in bytes, from the dims."""
     out = Writer(1)
     position = {size: f"dims[{i}]" for i, size in enumerate(model.sizes)}
-    assert all(name in position for field in model.fields for size in field.buffer.type.shape for name in names(size))
     for i, field in enumerate(model.fields):
-        size = field.buffer.type.elements * field.buffer.type.dtype.itemsize
+        size = model.program.capacity(field.buffer.type)
         out.line(f"bytes[{i}] = (size_t)({plain_text(size, position.__getitem__)});")
+    for i in range(len(model.told)):
+        out.line(f"bytes[{len(model.fields) + i}] = sizeof(int64_t);")
     return out.text
 
 

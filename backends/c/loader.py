@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backends.c.build import build_library
-from backends.c.ports import Port
-from compiler.errors import CompileError, ModelError, ToolError, UsageError
-from ir.bind import bind_sizes, check_assumptions
-from ir.dims import dim_text, evaluate, parse_dim
+from backends.c.ports import Ports
+from compiler.errors import CompileError, ModelError, ToolError
 
 _ALIGNMENT = 64
 _POOL_ERRORS = "the thread pool could not start"
@@ -30,12 +28,7 @@ class CModel:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], options: Any) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.inputs = [Port.of(entry) for entry in manifest["inputs"]]
-        self.outputs = [Port.of(entry) for entry in manifest["outputs"]]
-        self.dims = [dim["name"] for dim in manifest["dims"]]
-        self._bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]}
-        self._equal = [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])]
-        self._demanded_by = dict(zip(self._equal, manifest.get("equal_dims_nodes", [])))
+        self.ports = Ports(manifest)
         self._library = ctypes.CDLL(str(build_library(folder, manifest, options)))
         prefix = manifest["prefix"]
         self._call = getattr(self._library, f"{prefix}_call")
@@ -52,29 +45,22 @@ class CModel:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises UsageError for inputs that do not fit, CompileError for a failing run."""
-        arrays = [port.given(feeds) for port in self.inputs]
-        known = [port.name for port in self.inputs]
-        unknown = set(feeds) - set(known)
-        if unknown:
-            raise UsageError("E0208", f"the model has no input '{sorted(unknown)[0]}'",
-                             help=f"its inputs: {', '.join(known)}")  # fmt: skip
-        try:
-            sizes = bind_sizes([port.type for port in self.inputs], arrays, known)
-            check_assumptions(self._bounds, self._equal, sizes, self._demanded_by)
-        except ValueError as error:
-            raise UsageError("E0209", str(error)) from error
-        dims = np.array([sizes[name] for name in self.dims] or [0], dtype=np.int64)
+        arrays = self.ports.arrays(feeds)
+        sizes = self.ports.sizes(arrays)
+        dims = np.array([sizes[name] for name in self.ports.dims] or [0], dtype=np.int64)
         needed = int(self._arena_bytes(dims.ctypes.data))
         if needed < 0:
             raise CompileError("E0501", "a tensor would have a negative size, or be too large", exit_code=5)
-        types = [port.type for port in self.outputs]
-        results = [np.empty([evaluate(s, sizes) for s in type_.shape], type_.dtype.numpy) for type_ in types]
+        results = self.ports.memories(sizes)
+        told = np.zeros(max(1, len(self.ports.told)), np.int64)
+        addresses = [a.ctypes.data for a in (*arrays, *results)]
+        addresses += [told.ctypes.data + i * told.itemsize for i in range(len(self.ports.told))]
+        pointers = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
         arena = self._arena_of(needed)
-        pointers = (ctypes.c_void_p * max(1, len(arrays) + len(results)))(*[a.ctypes.data for a in (*arrays, *results)])
         status = self._call(pointers, dims.ctypes.data, self._weights.ctypes.data, arena, needed, self._pool)
         if status != 0:
             raise CompileError("E0502", f"the model returned: {self._strerror(status).decode()}", exit_code=70)
-        return {port.name: port.result(array) for port, array in zip(self.outputs, results)}
+        return self.ports.results(results, {**sizes, **dict(zip(self.ports.told, told.tolist()))})
 
     def _arena_of(self, needed: int) -> int:
         """The address of an aligned arena of at least `needed` bytes, kept from call to call."""
@@ -127,4 +113,4 @@ def _start_pool(library: ctypes.CDLL, threads: int) -> tuple[np.ndarray | None, 
     return storage, pool
 
 
-__all__: Sequence[str] = ["CModel", "dim_text"]
+__all__ = ["CModel"]

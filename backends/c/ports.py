@@ -1,12 +1,13 @@
-"""Inputs and outputs of an emitted folder as its manifest describes them, and arrays in the form that its C takes.
+"""Inputs, outputs and dims of an emitted folder as its manifest describes them, and arrays as its C takes them.
 
 A port that holds strings is u8 with the bytes of a cell on its last axis (`ir.cells`); callers give and get arrays of
-str. Needs the manifest, NumPy and symbolic sizes; none of the compiler's graph code.
+str. Needs the manifest, NumPy and symbolic sizes; none of the compiler's graph code, and no compiled code either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 
 from compiler.errors import UsageError
 from ir import cells
+from ir.bind import bind_sizes, check_assumptions
 from ir.blob import stored
-from ir.dims import parse_dim
+from ir.dims import evaluate, greatest, parse_dim
 from ir.types import DTYPES, TensorType
 
 
@@ -69,4 +71,50 @@ class Port:
         return str(TensorType(DTYPES["string"], self.type.shape[:-1]) if self.strings else self.type)
 
 
-__all__ = ["Port"]
+class Ports:
+    """What a model takes and gives. `told` are the sizes of outputs that only a run tells, with their limits."""
+
+    def __init__(self, manifest: Mapping[str, Any]) -> None:
+        self.inputs = [Port.of(entry) for entry in manifest["inputs"]]
+        self.outputs = [Port.of(entry) for entry in manifest["outputs"]]
+        self.dims = [dim["name"] for dim in manifest["dims"]]
+        self.told = {size["name"]: parse_dim(size["limit"]) for size in manifest.get("told", ())}
+        self._bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]}
+        self._equal = [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])]
+        self._demanded_by = dict(zip(self._equal, manifest.get("equal_dims_nodes", [])))
+
+    def arrays(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+        """The inputs in order, as C takes them. Raises UsageError for what does not fit."""
+        arrays = [port.given(feeds) for port in self.inputs]
+        known = [port.name for port in self.inputs]
+        unknown = sorted(set(feeds) - set(known))
+        if unknown:
+            raise UsageError("E0208", f"the model has no input '{unknown[0]}'", help=f"its inputs: {', '.join(known)}")
+        return arrays
+
+    def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
+        """The dims, from the shapes of the inputs. Raises UsageError where they contradict the model."""
+        try:
+            sizes = bind_sizes([port.type for port in self.inputs], arrays, [port.name for port in self.inputs])
+            check_assumptions(self._bounds, self._equal, sizes, self._demanded_by)
+        except ValueError as error:
+            raise UsageError("E0209", str(error)) from error
+        return sizes
+
+    def memories(self, sizes: Mapping[str, int]) -> list[np.ndarray]:
+        """Memory for the outputs, each in one axis, with room for the most elements that it can have."""
+        types = [port.type for port in self.outputs]
+        return [np.empty(max(0, evaluate(greatest(t.elements, self.told), sizes)), t.dtype.numpy) for t in types]
+
+    def results(self, memories: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str, Any]:
+        """The outputs by name as callers get them; `sizes` includes those that the run told."""
+        results = {}
+        for port, memory in zip(self.outputs, memories):
+            shape = tuple(evaluate(size, sizes) for size in port.type.shape)
+            count = math.prod(shape)
+            array = memory if memory.size == count else memory[:count].copy()
+            results[port.name] = port.result(array.reshape(shape))
+        return results
+
+
+__all__ = ["Port", "Ports"]

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from backends.c import kernels as kernel_code
 from backends.c.bench import bench_source, cmake
+from backends.c.interface import Model, model_header
 from backends.c.kernels import Function, emit_kernel
-from backends.c.model import Model, model_header, model_source
+from backends.c.model import model_source
 from backends.c.names import Identifiers, identifier
 from backends.c.weights import Image, layout, write_file, write_source
 from ir.dims import dim_text
@@ -156,6 +157,7 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
         "equal_dims_nodes": [program.demanded_by.get(pair, "") for pair in program.equal_dims],
         "inputs": [_tensor(field, f"input {field.name}" in program.strings) for field in model.inputs],
         "outputs": [_tensor(field, f"output {field.name}" in program.strings) for field in model.outputs],
+        "told": [{"name": size.name, "field": size.c_name, "limit": dim_text(size.limit)} for size in model.told],
         "arena_bytes": {"expression": dim_text(total), "bytes": total if isinstance(total, int) else None},
         "weights": {
             "storage": options.weights,

@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.c.build import library_key
-from backends.c.ports import Port
+from backends.c.ports import Ports
 from backends.c.toolchain import build_executable, find_compiler
-from compiler.errors import EXIT_INTERNAL, CompileError, UsageError
-from ir.bind import bind_sizes, check_assumptions
-from ir.dims import evaluate, parse_dim
-from ir.types import TensorType
+from compiler.errors import EXIT_INTERNAL, CompileError
 
 if TYPE_CHECKING:
     from backends.c import CBackend
@@ -36,8 +33,7 @@ class SanitizedModel:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], options: CBackend) -> None:
         """Builds the program where it is missing. Raises ToolError."""
         self.folder, self.manifest, self.threads = folder, manifest, options.threads
-        self.inputs = [Port.of(entry) for entry in manifest["inputs"]]
-        self.outputs = [Port.of(entry) for entry in manifest["outputs"]]
+        self.ports = Ports(manifest)
         self.program = self._build(options)
 
     def _build(self, options: CBackend) -> Path:
@@ -53,30 +49,26 @@ class SanitizedModel:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises UsageError for inputs that do not fit, CompileError with what a sanitizer reports."""
-        arrays = [port.given(feeds) for port in self.inputs]
-        try:
-            sizes = bind_sizes([port.type for port in self.inputs], arrays, [port.name for port in self.inputs])
-            bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in self.manifest["dims"]}
-            equal = [(parse_dim(a), parse_dim(b)) for a, b in self.manifest.get("equal_dims", [])]
-            check_assumptions(bounds, equal, sizes)
-        except ValueError as error:
-            raise UsageError("E0209", str(error)) from error
+        arrays = self.ports.arrays(feeds)
+        sizes = self.ports.sizes(arrays)
         with tempfile.TemporaryDirectory(prefix="sesame-run-") as scratch:
-            self._execute(arrays, sizes, Path(scratch))
-            return {
-                port.name: port.result(self._output(Path(scratch) / f"out{i}", port.type, sizes))
-                for i, port in enumerate(self.outputs)
-            }
+            folder = Path(scratch)
+            self._execute(arrays, sizes, folder)
+            told = {name: int(np.fromfile(folder / f"told{i}", np.int64)[0]) for i, name in enumerate(self.ports.told)}
+            dtypes = [port.type.dtype.numpy for port in self.ports.outputs]
+            memories = [np.fromfile(folder / f"out{i}", dtype) for i, dtype in enumerate(dtypes)]
+            return self.ports.results(memories, {**sizes, **told})
 
     def _execute(self, arrays: list[np.ndarray], sizes: Mapping[str, int], scratch: Path) -> None:
         command = [str(self.program), "--threads", str(self.threads)]
         if self.manifest["weights"]["file"] is not None:
             command += ["--weights", str(self.folder / self.manifest["weights"]["file"])]
         command += [f"{dim['name']}={sizes[dim['name']]}" for dim in self.manifest["dims"]]
-        for i, (port, array) in enumerate(zip(self.inputs, arrays)):
+        for i, (port, array) in enumerate(zip(self.ports.inputs, arrays)):
             (scratch / f"in{i}").write_bytes(array.tobytes())
             command.append(f"{port.name}={scratch / f'in{i}'}")
-        command += [f"{port.name}={scratch / f'out{i}'}" for i, port in enumerate(self.outputs)]
+        command += [f"{port.name}={scratch / f'out{i}'}" for i, port in enumerate(self.ports.outputs)]
+        command += [f"{name}={scratch / f'told{i}'}" for i, name in enumerate(self.ports.told)]
         environment = {**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}
         try:
             done = subprocess.run(
@@ -94,9 +86,6 @@ class SanitizedModel:
             report = "\n".join((done.stderr or done.stdout).strip().splitlines()[:_REPORT_LINES])
             raise CompileError("E0503", f"the model failed under sanitizers, status {done.returncode}: {report}",
                                file=str(self.program), exit_code=EXIT_INTERNAL)  # fmt: skip
-
-    def _output(self, path: Path, type_: TensorType, sizes: Mapping[str, int]) -> np.ndarray:
-        return np.fromfile(path, dtype=type_.dtype.numpy).reshape([evaluate(size, sizes) for size in type_.shape])
 
 
 __all__ = ["SanitizedModel"]

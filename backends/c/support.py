@@ -10,7 +10,7 @@ from compiler.passes.lower import kernel_of
 from ir.graph import Node
 from ir.types import TensorType
 
-_CONTROL = {"if_"}
+_CONTROL = {"if_", "loop"}
 
 
 def accepts(node: Node) -> bool | str:

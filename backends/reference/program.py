@@ -11,8 +11,8 @@ import numpy as np
 
 from backends.reference.kernel import GARBAGE, compile_kernel, spoil
 from ir.bind import bind_sizes, check_assumptions
-from ir.dims import evaluate
-from ir.program import Branch, Call, Program, ProgramBuffer, Step
+from ir.dims import dim_text, evaluate, names, symbol_of
+from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
 from ir.types import string
 
 
@@ -41,13 +41,15 @@ class _Machine:
 
     def __init__(self, program: Program, sizes: dict[str, int], inputs: dict[str, np.ndarray]) -> None:
         self.program = program
-        self.sizes = sizes
+        self.sizes = {**dict.fromkeys(program.limits, 0), **sizes}
+        self.late = [pair for pair in program.equal_dims if (names(pair[0]) | names(pair[1])) & program.limits.keys()]
         self.inputs = inputs
         self.kernels = {kernel.name: compile_kernel(kernel) for kernel in program.kernels}
         lengths = [evaluate(slot.bytes, sizes) for slot in program.slots]
         self.starts = [sum(lengths[:i]) for i in range(len(lengths))]
         self.arena = np.full(sum(lengths), GARBAGE, np.uint8)
         self.arrays: dict[str, np.ndarray] = {}
+        self.unplanned: dict[str, np.ndarray] = {}
 
     def run(self, steps: list[Step] | tuple[Step, ...]) -> None:
         for step in steps:
@@ -58,6 +60,57 @@ class _Machine:
                     holds = self.array(step.condition).reshape(-1)[0]
                     check_assumptions({}, step.equal_then if holds else step.equal_orelse, self.sizes)
                     self.run(step.then if holds else step.orelse)
+                case Bind():
+                    self.bind(step)
+                case Repeat():
+                    self.repeat(step)
+
+    def bind(self, step: Bind) -> None:
+        """Gives sizes their values. Raises ValueError for one beyond its limit, or that contradicts what is known."""
+        values = [
+            int(self.array(value).item()) if isinstance(value, str) else evaluate(value, self.sizes)
+            for _, value in step.pairs
+        ]
+        told: dict[str, int] = {}
+        for (size, _), value in zip(step.pairs, values):
+            name = symbol_of(size)
+            if name is not None and name in self.program.limits:
+                told[name] = self.within_limit(name, value)
+            elif evaluate(size, self.sizes) != value:
+                raise ValueError(f"the size {dim_text(size)} is {evaluate(size, self.sizes)}; the run gives {value}")
+        for source, target in step.copies:
+            elements = self.array(source).reshape(-1)
+            self.memory(self.program.buffers[target], elements.shape)[...] = elements
+        for name, value in told.items():
+            self.set(name, value)
+        bound = {name for size, _ in step.pairs for name in names(size)}
+        check_assumptions({}, [p for p in self.late if (names(p[0]) | names(p[1])) & bound], self.sizes)
+
+    def within_limit(self, name: str, value: int) -> int:
+        """A value for a symbol that steps bind. Raises ValueError where it is out of its bounds."""
+        limit = evaluate(self.program.limits[name], self.sizes)
+        least = self.program.bounds.get(name, (0, None))[0]
+        if not least <= value <= limit:
+            raise ValueError(f"the size {name} is {value}, it must be {least} to {limit}")
+        return value
+
+    def set(self, name: str, value: int) -> None:
+        """Gives one symbol its value, and forgets the shapes that have it."""
+        self.sizes[name] = value
+        self.arrays = {
+            known: array
+            for known, array in self.arrays.items()
+            if not any(name in names(size) for size in self.program.buffers[known].type.shape)
+        }
+
+    def repeat(self, step: Repeat) -> None:
+        self.set(step.step, 0)
+        while (step.trip is None or self.sizes[step.step] < int(self.array(step.trip).item())) and (
+            step.going is None or bool(self.array(step.going).item())
+        ):
+            check_assumptions({}, step.equal, self.sizes)
+            self.run(step.body)
+            self.set(step.step, self.within_limit(step.step, self.sizes[step.step] + 1))
 
     def call(self, call: Call) -> None:
         values = dict(zip(call.kernel.sizes, (evaluate(size, self.sizes) for size in call.sizes)))
@@ -94,9 +147,11 @@ class _Machine:
                     raise ValueError(f"{buffer.name} ends at byte {start + length} of an arena of {self.arena.size}")
                 return self.arena[start : start + length].view(dtype.numpy).reshape(shape)
             case _:
-                fresh = np.empty(shape, dtype.numpy)
-                spoil(fresh.reshape(-1))
-                return fresh
+                if buffer.name not in self.unplanned:
+                    most = evaluate(self.program.capacity(buffer.type), self.sizes) // dtype.itemsize
+                    self.unplanned[buffer.name] = np.empty(max(0, most), dtype.numpy)
+                    spoil(self.unplanned[buffer.name])
+                return self.unplanned[buffer.name][: int(np.prod(shape, dtype=np.int64))].reshape(shape)
 
 
 def _reinterpret(base: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

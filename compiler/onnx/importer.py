@@ -24,6 +24,7 @@ from compiler.onnx.needs import inputs_behind
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
 from ir.dims import Dim, Size, bounded, decide_eq
+from ir.element import Names
 from ir.graph import Graph, Node, Value
 from ir.op import OpError, UnknownValue
 from ir.types import SequenceType, TensorType, Type
@@ -61,6 +62,14 @@ class OnnxBuilder(Builder):
         count[where] += 1
         return where if count[where] == 1 else f"{where}#{count[where]}"
 
+    def run_time_size(self, axis: int, output: int = 0, *, is_bounded: bool = True) -> Size:
+        """The size of an axis of an output that only a run tells: a symbol with a name of its own.
+
+        Where nothing in the op bounds the size, it is the one that the model declares, if it does: a run checks that.
+        """
+        name = self.output_names[output] if self.is_output_used(output) else f"{self.ref.name}.{output}"
+        return self.scope.run_time_size(name, axis, is_bounded)
+
     def subgraph(
         self, proto: onnx.GraphProto, types: Sequence[Type], name: str, known: Knowledge | None = None
     ) -> tuple[Graph, list[Value]]:
@@ -83,7 +92,7 @@ class OnnxBuilder(Builder):
     def declared_rank(self, position: int = 0) -> int | None:
         """The rank that the model declares for output number `position` of the node, if it does."""
         name = self.output_names[position] if self.is_output_used(position) else ""
-        return self.scope.declared_ranks.get(name)
+        return len(self.scope.declared[name]) if name in self.scope.declared else None
 
 
 class Scope:
@@ -99,7 +108,7 @@ class Scope:
         self.opsets = opsets
         self.values: dict[str, Value | None] = {}
         self.initializers: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = {}
-        self.declared_ranks: dict[str, int] = {}
+        self.declared: dict[str, Sequence[onnx.TensorShapeProto.Dimension]] = {}
         self.captured: dict[str, Value] | None = None
         self.known = Knowledge()
         self.depth = 0 if outer is None else outer.depth + 1
@@ -109,7 +118,7 @@ class Scope:
     ) -> tuple[Graph, list[Value]]:
         """See `OnnxBuilder.subgraph`."""
         graph = Graph(name)
-        graph.bounds = self.graph.bounds
+        graph.bounds, graph.limits = self.graph.bounds, self.graph.limits
         given = _arguments(proto, types)
         inner = Scope(self.importer, graph, self, f"{self.path}/{ref.name}" if self.path else ref.name, self.opsets)
         inner.captured, inner.known = {}, known
@@ -136,16 +145,27 @@ class Scope:
         return self.results([o.name for o in proto.output])
 
     def declare(self, proto: onnx.GraphProto) -> None:
-        """Takes note of initializers, and of the ranks that the graph declares for values."""
+        """Takes note of initializers, and of the shapes that the graph declares for values."""
         for info in (*proto.value_info, *proto.output):
             if info.type.tensor_type.HasField("shape"):
-                self.declared_ranks[info.name] = len(info.type.tensor_type.shape.dim)
+                self.declared[info.name] = info.type.tensor_type.shape.dim
         for tensor in proto.initializer:
             if tensor.name in self.initializers:
                 raise ModelError("E0302", f"two initializers are called '{tensor.name}'", file=self.importer.file)
             self.initializers[tensor.name] = tensor
         for sparse in proto.sparse_initializer:
             self.initializers[sparse.values.name] = sparse
+
+    def run_time_size(self, name: str, axis: int, is_bounded: bool) -> Size:
+        """See `OnnxBuilder.run_time_size`; `name` is that of the value."""
+        dims = self.declared.get(name, ())
+        declared = dims[axis] if axis < len(dims) else None
+        hint = f"{self.path}/{name}_d{axis}" if self.path else f"{name}_d{axis}"
+        if declared is not None and not is_bounded and declared.HasField("dim_value"):
+            return int(declared.dim_value)
+        if declared is not None and declared.dim_param.replace(".", "_").isidentifier():
+            hint = declared.dim_param
+        return self.importer.run_time_size(hint)
 
     def results(self, names: Iterable[str]) -> list[Value]:
         found = []
@@ -368,7 +388,14 @@ class Importer:
         self.functions = FunctionLibrary(model.proto.functions)
         self.labels: Counter[str] = Counter()
         self.graph: Graph | None = None
+        self.sizes = Names()
         self._nodes = 0
+
+    def run_time_size(self, hint: str) -> Size:
+        """A size that only a run tells, under a name of its own; a number where the user fixes it."""
+        name = self.sizes.fresh(hint)
+        self.dims.seen.add(name)
+        return self.dims.size(name)
 
     def tick(self) -> None:
         """Counts a node; what is inlined counts each time, so that functions cannot grow without bound."""
@@ -415,6 +442,7 @@ class Importer:
         scope = Scope(self, graph, None, "", opsets)
         scope.declare(proto)
         types, graph.bounds = input_types(proto, scope.initializers, self.dims, self.file)
+        self.sizes = Names(sorted(self.dims.seen))
         self.bind_constants(scope, types)
         for name, type_ in types.items():
             if name not in self.constants:
@@ -429,6 +457,8 @@ class Importer:
             outputs = []
         if self.errors:
             raise self.errors[0] if len(self.errors) == 1 else Problems(self.errors)
+        self.dims.seen.update(graph.limits)
+        self.dims.check_names(self.file)
         graph.set_outputs(outputs, [o.name for o in proto.output])
         return graph
 

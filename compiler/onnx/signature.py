@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -23,16 +23,31 @@ _ANONYMOUS = ("", "?", "-1", "None", "unk", "*")
 
 @dataclass(frozen=True)
 class DimSpec:
-    """What the user says of dims: a number fixes one, a pair bounds it (None: no upper bound)."""
+    """What the user says of dims: a number fixes one, a pair bounds it (None: no upper bound).
+
+    `seen` are the names of the dims that the model turns out to have.
+    """
 
     given: Mapping[str, int | tuple[int, int | None]]
+    seen: set[str] = field(default_factory=set)
 
     def size(self, name: str) -> Size:
         fixed = self.given.get(name)
         return fixed if isinstance(fixed, int) else symbol(name)
 
     def bounds(self) -> dict[str, tuple[int, int | None]]:
-        return {name: bound for name, bound in self.given.items() if not isinstance(bound, int)}
+        """What symbols are at least and at most; those of inputs that have a fixed size are no symbols."""
+        pairs = {name: (v, v) if isinstance(v, int) else v for name, v in self.given.items()}
+        return {name: pair for name, pair in pairs.items() if name not in self.seen or pair is self.given[name]}
+
+    def check_names(self, file: str | None) -> None:
+        """Raises UsageError for a dim that the model does not have."""
+        for name in self.given:
+            if name not in self.seen:
+                close = difflib.get_close_matches(name, sorted(self.seen), 1)
+                known = ", ".join(sorted(self.seen)) or "all fixed"
+                hint = f"did you mean '{close[0]}'?" if close else f"its dims are: {known}"
+                raise UsageError("E0201", f"the model has no dim called '{name}'", file=file, help=hint)
 
 
 def input_types(
@@ -40,7 +55,7 @@ def input_types(
 ) -> tuple[dict[str, Type], dict[str, tuple[int, int | None]]]:
     """Types of the inputs that a caller must give (initializers listed as inputs are not), and bounds of their dims.
 
-    Raises ModelError for an input without a usable type, UsageError for a dim in `dims` that the model does not have.
+    Raises ModelError for an input without a usable type.
     """
     try:
         return _input_types(graph, initializers, dims, file)
@@ -58,17 +73,11 @@ def _input_types(
         for d in i.type.tensor_type.shape.dim
         if d.HasField("dim_param") and _is_name(d.dim_param)
     }
-    seen: set[str] = set()
     types: dict[str, Type] = {}
     for item in declared:
         if item.name in types:
             raise ModelError("E0302", f"two inputs are called '{item.name}'", file=file)
-        types[item.name] = _type(item.name, item.type, plain, dims, seen, file)
-    for name in dims.given:
-        if name not in seen:
-            close = difflib.get_close_matches(name, sorted(seen), 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"its dims are: {', '.join(sorted(seen)) or 'all fixed'}"
-            raise UsageError("E0201", f"the model has no dim called '{name}'", file=file, help=hint)
+        types[item.name] = _type(item.name, item.type, plain, dims, file)
     return types, dims.bounds()
 
 
@@ -78,43 +87,39 @@ def _is_name(text: str) -> bool:
     return names(parse_dim_param(text)) == {text}
 
 
-def _type(name: str, proto: onnx.TypeProto, plain: set[str], dims: DimSpec, seen: set[str], file: str | None) -> Type:
+def _type(name: str, proto: onnx.TypeProto, plain: set[str], dims: DimSpec, file: str | None) -> Type:
     kind = proto.WhichOneof("value")
     if kind == "sequence_type":
-        return SequenceType(_type(name, proto.sequence_type.elem_type, plain, dims, seen, file))
+        return SequenceType(_type(name, proto.sequence_type.elem_type, plain, dims, file))
     if kind == "optional_type":
-        return OptionalType(_type(name, proto.optional_type.elem_type, plain, dims, seen, file))
+        return OptionalType(_type(name, proto.optional_type.elem_type, plain, dims, file))
     if kind == "map_type":
-        return MapType(
-            element_type(proto.map_type.key_type), _type(name, proto.map_type.value_type, plain, dims, seen, file)
-        )
+        return MapType(element_type(proto.map_type.key_type), _type(name, proto.map_type.value_type, plain, dims, file))
     if kind != "tensor_type":
         raise ModelError("E0302", f"input '{name}' has no type this compiler reads ({kind})", file=file)
     tensor = proto.tensor_type
     if not tensor.HasField("shape"):
         raise UnsupportedError("E0404", f"input '{name}' has no shape, so its rank is unknown", file=file,
                                help="give the model an input shape (dims may be symbolic)")  # fmt: skip
-    shape = tuple(_size(name, axis, dim, plain, dims, seen) for axis, dim in enumerate(tensor.shape.dim))
+    shape = tuple(_size(name, axis, dim, plain, dims) for axis, dim in enumerate(tensor.shape.dim))
     for size in shape:
         if isinstance(size, int) and not 0 <= size <= 2**31:
             raise ModelError("E0304", f"input '{name}' has a dim of size {size}", file=file)
     return TensorType(element_type(tensor.elem_type), shape)
 
 
-def _size(
-    name: str, axis: int, dim: onnx.TensorShapeProto.Dimension, plain: set[str], dims: DimSpec, seen: set[str]
-) -> Size:
+def _size(name: str, axis: int, dim: onnx.TensorShapeProto.Dimension, plain: set[str], dims: DimSpec) -> Size:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     text = dim.dim_param.strip() if dim.HasField("dim_param") else ""
     if text in _ANONYMOUS:
         label = f"{name}_d{axis}"
-        seen.add(label)
+        dims.seen.add(label)
         return dims.size(label)
     parsed = parse_dim_param(text)
     if isinstance(parsed, Dim) and not names(parsed) <= plain:
         parsed = symbol(text)
     if not isinstance(parsed, Dim):
         return int(parsed)
-    seen.update(names(parsed))
+    dims.seen.update(names(parsed))
     return substitute(parsed, {n: dims.size(n) for n in names(parsed)})

@@ -343,7 +343,7 @@ def _in_order(group: Group) -> list[Node]:
 
 def _replace(graph: Graph, group: Group) -> None:
     body, operands = _body(group)
-    body.bounds = graph.bounds
+    body.bounds, body.limits = graph.bounds, graph.limits
     fused: Op = OPS["fused"](body=body)  # type: ignore[call-arg]
     sources = tuple(
         dict.fromkeys(name for node in _in_order(group) if node not in group.copied for name in node.sources)

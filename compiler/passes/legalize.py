@@ -10,9 +10,10 @@ from collections.abc import Callable
 from compiler.errors import CompileError, NodeRef, Problems, UnsupportedError
 from compiler.pipeline import graph_pass
 from ir.build import Builder
+from ir.dims import bounded
 from ir.graph import Graph, Node
 from ir.op import OpError
-from ir.rewrite import for_each_graph
+from ir.rewrite import map_nested
 from ir.verify import types_agree
 
 
@@ -25,12 +26,17 @@ def is_primitive(node: Node) -> bool | str:
 def legalize(graph: Graph, *, accepts: Callable[[Node], bool | str] = is_primitive) -> None:
     """Expands ops until `accepts` gives True for each. Raises Problems with the reasons for those it cannot expand."""
     refused: list[CompileError] = []
-    for_each_graph(graph, lambda each: _legalize(each, accepts, refused))
+    _legalize(graph, accepts, refused)
     if refused:
         raise Problems(refused)
 
 
 def _legalize(graph: Graph, accepts: Callable[[Node], bool | str], refused: list[CompileError]) -> None:
+    with bounded(graph.bounds):
+        _legalize_nodes(graph, accepts, refused)
+
+
+def _legalize_nodes(graph: Graph, accepts: Callable[[Node], bool | str], refused: list[CompileError]) -> None:
     pending = list(graph.nodes())[::-1]
     while pending:
         node = pending.pop()
@@ -38,6 +44,8 @@ def _legalize(graph: Graph, accepts: Callable[[Node], bool | str], refused: list
             continue
         verdict = accepts(node)
         if verdict is True:
+            if node.op.structural:
+                map_nested(node, lambda inner: _legalize(inner, accepts, refused))
             continue
         if type(node.op).has("expand"):
             pending.extend(reversed(expand(graph, node)))

@@ -7,34 +7,40 @@ writes. Reductions become accumulators. Kernels of equal structure are one kerne
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compiler.errors import UnsupportedError
+import numpy as np
+
+from compiler.errors import CompileError, NodeRef, Problems, UnsupportedError
 from compiler.passes.fuse import is_view
 from compiler.pipeline import lower_pass
 from ir import types as t
-from ir.dims import Dim, Size, bounded, names, symbol, upper_bound
+from ir.blob import ArrayBlob
+from ir.dims import Dim, Size, Undecided, bounded, greatest, names, symbol, symbol_of, upper_bound
 from ir.element import KernelBuilder, Names, Output, Tensor, buffer_tensor, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
 from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical, fingerprint, rename
 from ir.op import operand_names
+from ir.ops.control import Loop
 from ir.ops.fused import structure_of
-from ir.program import Branch, Call, Program, ProgramBuffer, Step
+from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
 from ir.schedule import SUFFIXES
 from ir.types import TensorType
 
+_ENDLESS = 1 << 59
+"""A limit for the number of steps of a loop that nothing bounds and that stacks nothing."""
 _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
 
 
 @lower_pass
 def lower(graph: Graph) -> Program:
-    """The program of a graph whose ops are all tensors-to-tensors (and `if_`), legalised for a backend."""
+    """The program of a graph whose ops are all tensors-to-tensors (and `if_` and `loop`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
     program.demanded_by, program.strings = dict(graph.demanded_by), graph.strings
     _check_tensors(graph)
-    state = _Lowering(program)
+    state = _Lowering(program, limits=dict(graph.limits))
     with bounded(graph.bounds):
         for value, name in zip(graph.inputs, [v.name for v in graph.inputs]):
             state.buffer(value, "input")
@@ -43,7 +49,39 @@ def lower(graph: Graph) -> Program:
         state.claim_outputs(graph)
         program.steps = state.nodes(graph)
         state.finish_outputs(graph, program.steps)
+        program.limits = _limits(program, state.limits)
     return program
+
+
+def _limits(program: Program, limits: Mapping[str, Size | None]) -> dict[str, Size]:
+    """The symbols that steps bind, and what they are at most in terms of the others. Raises Problems for those that
+    nothing bounds."""
+    found: dict[str, Size] = {}
+    problems: list[CompileError] = []
+    bound = {name for step in program.walk() for name in _names_bound(step) if name in limits}
+    for name in sorted(bound):
+        try:
+            found[name] = greatest(symbol(name), limits)
+        except Undecided:
+            problems.append(_unlimited(name, program))
+    if problems:
+        raise problems[0] if len(problems) == 1 else Problems(problems)
+    return found
+
+
+def _names_bound(step: Step) -> list[str]:
+    if isinstance(step, Repeat):
+        return [step.step]
+    pairs = step.pairs if isinstance(step, Bind) else ()
+    return [name for name in (symbol_of(size) for size, _ in pairs) if name is not None]
+
+
+def _unlimited(name: str, program: Program) -> UnsupportedError:
+    """The error for a size that only a run tells and that has no limit."""
+    step = next(s for s in program.walk() if name in _names_bound(s))
+    node = NodeRef(step.sources[0], "", "sesame") if step.sources else None
+    message = f"the size '{name}' is known only when the model runs, and nothing bounds it"
+    return UnsupportedError("E0411", message, node=node, help=f"give it a bound: --dim {name}=0..1000")
 
 
 def _check_tensors(graph: Graph) -> None:
@@ -64,6 +102,8 @@ class _Lowering:
     buffer_names: Names = field(default_factory=Names)
     outputs: dict[Value, str] = field(default_factory=dict)
     made: dict[Hashable, tuple[tuple[Kernel, tuple[Size, ...]], tuple[int, ...]]] = field(default_factory=dict)
+    limits: dict[str, Size | None] = field(default_factory=dict)
+    size_names: Names = field(default_factory=Names)
 
     def buffer(self, value: Value, place: str, base: str | None = None) -> str:
         """Makes the program buffer of a value."""
@@ -76,7 +116,8 @@ class _Lowering:
         """Values that can be written to the caller's memory at once; the others are copied at the end."""
         for value in graph.outputs:
             node = value.node
-            if node is not None and value.blob is None and not is_view(node) and value not in self.outputs:
+            is_written = node is not None and value.blob is None and not is_view(node) and node.op.name != "loop"
+            if is_written and value not in self.outputs:
                 self.outputs[value] = ""
 
     def finish_outputs(self, graph: Graph, steps: list[Step]) -> None:
@@ -109,11 +150,23 @@ class _Lowering:
                 continue
             if node.op.name == "if_":
                 steps.append(self.branch(node))
+            elif node.op.name == "loop":
+                steps += self.loop(node)
             elif is_view(node) and node.inputs[0] is not None:
                 self.buffer(node.output, "view", base=self.operand(node.inputs[0]))
             else:
+                steps += self.bindings(node)
                 steps.append(self.node(node))
         return steps
+
+    def bindings(self, node: Node) -> list[Step]:
+        """What gives the sizes that an op defines their values: its last operands."""
+        if not node.op.defines:
+            return []
+        counts = node.inputs[len(node.inputs) - len(node.op.defines) :]
+        sizes = (getattr(node.op, name) for name in node.op.defines)
+        pairs = tuple((size, self.operand(count)) for size, count in zip(sizes, counts) if count is not None)
+        return [Bind(pairs, sources=node.sources)]
 
     def operand(self, value: Value) -> str:
         if value not in self.of:
@@ -171,11 +224,124 @@ class _Lowering:
                 self.of[inner] = self.operand(outer)
             taken += count
             steps = self.nodes(body)
-            for value, result in zip(body.outputs, results):
-                steps.append(self.copy(self.operand(value), result, value.tensor, node.sources))
+            copies = [(self.operand(value), result) for value, result in zip(body.outputs, results)]
+            steps += self.bind(_differing(node.outputs, body.outputs), copies, node)
             arms.append(tuple(steps))
             demands.append(tuple(pair for pair in body.equal_dims if pair not in self.program.equal_dims))
         return Branch(self.operand(condition), arms[0], arms[1], node.sources, *demands)
+
+    def loop(self, node: Node) -> list[Step]:
+        """A loop over a nested graph: values that it carries live in buffers of their own, which each step reads and
+        then writes; what it stacks is written row by row."""
+        op_ = node.op
+        assert isinstance(op_, Loop)
+        trip, condition, *values = node.inputs
+        number, going, *inner = op_.body.inputs
+        states, first = inner[: op_.carried], [v for v in values[: op_.carried] if v is not None]
+        for value, outer in zip(inner[op_.carried :], values[op_.carried :]):
+            assert outer is not None
+            self.of[value] = self.operand(outer)
+        copies = [(self.operand(value), self.buffer(state, "arena")) for state, value in zip(states, first)]
+        stops = condition is not None or not op_.runs_to_the_end()
+        if stops or going.is_used():
+            start = self.operand(condition) if condition is not None else self.constant(np.array(True), "true")
+            copies.append((start, self.buffer(going, "arena")))
+        counter = self.size_names.fresh(f"{op_.label}.step")
+        stacked = [self.buffer(value, "arena") for value in node.outputs[op_.carried :]]
+        most = self.limits.get(op_.total) if op_.steps is None else op_.steps
+        self.limits[counter] = _ENDLESS if most is None and not stacked else most
+        pairs = _differing(states, first)
+        if op_.steps is None and stacked:
+            pairs.append((symbol(op_.total), 0 if most is None else most))  # rows are as far apart as ever
+        steps = self.bind(pairs, copies, node)
+        body = self.loop_body(node, counter, number, stops)
+        demands = tuple(pair for pair in op_.body.equal_dims if pair not in self.program.equal_dims)
+        trips = None if trip is None else self.operand(trip)
+        steps.append(Repeat(counter, trips, self.of[going] if stops else None, tuple(body), node.sources, demands))
+        pairs = _differing(node.outputs[: op_.carried], states)
+        if op_.steps is None and stacked:
+            pairs.append((symbol(op_.total), symbol(counter)))
+        for value, state in zip(node.outputs, states):
+            self.buffer(value, "view", base=self.of[state])
+        return steps + self.bind(pairs, [], node)
+
+    def loop_body(self, node: Node, counter: str, number: Value, stops: bool) -> list[Step]:
+        """The steps of one turn of a loop: what it computes, rows of what is stacked, the next values it carries."""
+        op_ = node.op
+        assert isinstance(op_, Loop)
+        steps: list[Step] = []
+        if number.is_used():
+            steps.append(self.call(_counting(counter), (self.buffer(number, "arena"),), node.sources))
+        steps += self.nodes(op_.body)
+        again, *results = op_.body.outputs
+        after, rows = results[: op_.carried], results[op_.carried :]
+        outs = node.outputs[op_.carried :]
+        pairs = [pair for out, row in zip(outs, rows) for pair in _differing_shapes(out.shape[1:], row.shape)]
+        steps += self.bind(pairs, [], node)
+        for out, row in zip(outs, rows):
+            kernel = _row_kernel(row.tensor, out.tensor, counter)
+            steps.append(self.call(kernel, (self.operand(row), self.of[out]), node.sources))
+        _, going, *inner = op_.body.inputs
+        states = inner[: op_.carried]
+        copies = self.carry([*([going] if stops else []), *states], [*([again] if stops else []), *after])
+        return steps + self.bind(_differing(states, after), copies, node)
+
+    def carry(self, states: list[Value], after: list[Value]) -> list[tuple[str, str]]:
+        """Copies of the values after a step into the buffers of those before it, as if all were made at once."""
+        own = {self.of[state] for state in states}
+        early: list[tuple[str, str]] = []
+        late: list[tuple[str, str]] = []
+        for state, value in zip(states, after):
+            source = self.operand(value)
+            root = self.program.root(source).name
+            if root == self.of[state]:
+                continue
+            if root in own:
+                kept = self.buffer_names.fresh(f"{value.name}.kept")
+                self.program.buffers[kept] = ProgramBuffer(kept, value.tensor, "arena")
+                early.append((source, kept))
+                source = kept
+            late.append((source, self.of[state]))
+        return early + late
+
+    def bind(self, pairs: list[tuple[Size, Size]], copies: list[tuple[str, str]], node: Node) -> list[Step]:
+        """The step that gives sizes other sizes as their values, and copies; none where there is nothing to do."""
+        return [Bind(tuple(pairs), tuple(copies), node.sources)] if pairs or copies else []
+
+    def constant(self, array: np.ndarray, hint: str) -> str:
+        """The buffer of a constant."""
+        name, blob = self.buffer_names.fresh(hint), ArrayBlob(array)
+        self.program.buffers[name] = ProgramBuffer(name, TensorType(blob.dtype, blob.shape), "weight", blob=blob)
+        return name
+
+
+def _differing(to: Sequence[Value], of: Sequence[Value]) -> list[tuple[Size, Size]]:
+    """The sizes of the first values that the second tell, where they are other sizes."""
+    return [pair for a, b in zip(to, of) for pair in _differing_shapes(a.shape, b.shape)]
+
+
+def _differing_shapes(to: Sequence[Size], of: Sequence[Size]) -> list[tuple[Size, Size]]:
+    return [(a, b) for a, b in zip(to, of) if a != b]
+
+
+def _counting(counter: str) -> Kernel:
+    """A kernel that stores the number of a loop's step."""
+    y = Output("y", TensorType(t.i64, ()))
+    k = KernelBuilder(Names([counter, "y"]))
+    k.store(y, (), Index(t.i64, symbol(counter)))
+    return Kernel("step_number", (Buffer("y", y.type, "out"),), k.body)
+
+
+def _row_kernel(row: TensorType, stacked: TensorType, counter: str) -> Kernel:
+    """A kernel that stores a row of a tensor that a loop stacks. The tensor is seen as one axis: a step that writes
+    some of its rows leaves the others as they are."""
+    source, target = row.with_shape((row.elements,)), stacked.with_shape((stacked.elements,))
+    names_ = Names(sorted({counter, *names(row.elements), *names(stacked.elements)}))
+    x, y = names_.fresh("x"), names_.fresh("y")
+    k = KernelBuilder(names_)
+    with k.loop("parallel", i=row.elements) as i:
+        k.store(Output(y, target), (Index(t.i64, symbol(counter) * row.elements) + i,), buffer_tensor(x, source).at(i))
+    return Kernel("stack_row", (Buffer(x, source), Buffer(y, target, "out")), k.body)
 
 
 def _key_of(node: Node) -> Hashable:

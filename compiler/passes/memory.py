@@ -2,7 +2,8 @@
 
 Buffers of known size share one slot and lie at offsets found greedily, largest first. Buffers of symbolic size share
 slots with others that are never live at the same time; a slot is as large as its largest tenant. The size of the arena
-is exact: a number, or a function of the symbolic dims. Kernels are not changed here.
+is exact: a number, or a function of the symbolic dims, in which sizes that only a run tells count with their limits.
+Kernels are not changed here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from compiler.pipeline import program_pass
 from ir.dims import Size, bounded, decide_le, maximum
-from ir.program import Branch, Call, Program, ProgramBuffer, Slot, Step
+from ir.program import Program, ProgramBuffer, Repeat, Slot, Step, blocks_of, touched
 
 ALIGNMENT = 64
 """Bytes. A cache line, and the widest vector there is."""
@@ -38,7 +39,7 @@ def memory(program: Program) -> None:
         arena = [b for b in program.buffers.values() if b.place == "arena" and b.name in lives]
         for buffer in [b for b in program.buffers.values() if b.place == "arena" and b.name not in lives]:
             del program.buffers[buffer.name]
-        sizes = [(buffer, padded_bytes(buffer)) for buffer in arena]
+        sizes = [(buffer, padded_bytes(program, buffer)) for buffer in arena]
         fixed = [(buffer, size) for buffer, size in sizes if isinstance(size, int)]
         symbolic = [(buffer, size) for buffer, size in sizes if not isinstance(size, int)]
         program.slots = []
@@ -48,36 +49,45 @@ def memory(program: Program) -> None:
 
 
 def lifetimes(program: Program) -> dict[str, Lifetime]:
-    """The lifetime of each buffer that owns memory and is touched; views count for their base."""
+    """The lifetime of each buffer that owns memory and is touched; views count for their base.
+
+    What a loop shares with the steps around it is needed until its last step, which may be followed by its first.
+    """
     lives: dict[str, Lifetime] = {}
-    for position, names in enumerate(_touched(program.steps)):
-        for name in names:
-            root = program.root(name).name
-            life = lives.setdefault(root, Lifetime(position, position))
-            life.last = position
+    position = 0
+    loops: list[tuple[int, int]] = []
+
+    def visit(steps: Iterable[Step]) -> None:
+        nonlocal position
+        for step in steps:
+            start = position
+            for name in touched(step):
+                root = program.root(name).name
+                life = lives.setdefault(root, Lifetime(position, position))
+                life.last = position
+            position += 1
+            for block in blocks_of(step):
+                visit(block)
+            if isinstance(step, Repeat):
+                loops.append((start, position - 1))
+
+    visit(program.steps)
     end = 1 << 60
     for name in program.outputs:
         root = program.root(name).name
         if root in lives:
             lives[root].last = end
+    for start, last in loops:  # inner ones come first
+        for life in lives.values():
+            if life.first <= last and life.last >= start and not (start <= life.first and life.last <= last):
+                life.first, life.last = min(life.first, start), max(life.last, last)
     return lives
 
 
-def _touched(steps: Iterable[Step]) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
-    for step in steps:
-        if isinstance(step, Call):
-            found.append(step.args)
-        elif isinstance(step, Branch):
-            found.append((step.condition,))
-            found += _touched(step.then)
-            found += _touched(step.orelse)
-    return found
-
-
-def padded_bytes(buffer: ProgramBuffer) -> Size:
-    """Bytes of a buffer, rounded up to the alignment; none where a branch that is not taken has a negative size."""
-    size = buffer.type.elements * buffer.type.dtype.itemsize
+def padded_bytes(program: Program, buffer: ProgramBuffer) -> Size:
+    """Bytes that a buffer takes at most, rounded up to the alignment; none where a branch that is not taken has a
+    negative size."""
+    size = program.capacity(buffer.type)
     padded = (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
     return padded if decide_le(0, padded) is True else maximum(0, padded)
 

@@ -12,7 +12,7 @@ from compiler.passes.memory import lifetimes
 from compiler.pipeline import program_pass
 from ir.expr import Expr, Load, transform, walk
 from ir.kernel import Buffer, Kernel, Store, exprs_of, map_exprs, map_stmts, walk_stmts
-from ir.program import Branch, Call, Program, Step
+from ir.program import Bind, Branch, Call, Program, Repeat, Step
 
 
 @program_pass
@@ -28,6 +28,10 @@ def reuse(program: Program) -> None:
         position += 1
         if isinstance(step, Branch):
             return replace(step, then=tuple(map(visit, step.then)), orelse=tuple(map(visit, step.orelse)))
+        if isinstance(step, Repeat):
+            return replace(step, body=tuple(map(visit, step.body)))
+        if isinstance(step, Bind):
+            return step
         for operand in _candidates(program, step):
             root = program.root(step.args[operand]).name
             if lives[root].last != here or lives[step.args[-1]].first != here:

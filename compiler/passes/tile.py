@@ -22,7 +22,7 @@ from ir.dims import Atom, Dim, FloorDiv, Size, bounded, ceil_div, decide_le, min
 from ir.element import Names
 from ir.expr import Apply, Expr, Index, Load, apply, walk
 from ir.kernel import Assign, For, Kernel, Let, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
-from ir.program import Branch, Program, ProgramBuffer, Step
+from ir.program import Call, Program, ProgramBuffer, map_calls, touched
 from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var, unflatten
 from ir.types import TensorType
 
@@ -62,9 +62,7 @@ def tile(program: Program, *, lanes: int = 8, registers: int = 16) -> None:
             made[kernel.name] = tile_kernel(kernel, lanes, registers, packable)
         packed: dict[tuple[str, TensorType], str] = {}
 
-        def visit(step: Step) -> Step:
-            if isinstance(step, Branch):
-                return replace(step, then=tuple(map(visit, step.then)), orelse=tuple(map(visit, step.orelse)))
+        def tiled(step: Call) -> Call:
             kernel, panel = made[step.kernel.name]
             if panel is None:
                 return replace(step, kernel=kernel)
@@ -73,7 +71,7 @@ def tile(program: Program, *, lanes: int = 8, registers: int = 16) -> None:
             args[position] = _packed(program, packed, args[position], kernel.params[position].type, panel[1])
             return replace(step, kernel=kernel, args=tuple(args))
 
-        program.steps = [visit(step) for step in program.steps]
+        program.steps = map_calls(program.steps, tiled)
         _drop_unused_weights(program)
 
 
@@ -121,8 +119,7 @@ def panels(blob: Blob, rest: tuple[int, ...], factor: int) -> Blob:
 
 
 def _drop_unused_weights(program: Program) -> None:
-    used = {program.root(arg).name for call in program.calls() for arg in call.args} | set(program.outputs)
-    used |= {program.root(step.condition).name for step in program.branches()}
+    used = {program.root(name).name for step in program.walk() for name in touched(step)} | set(program.outputs)
     for name in [n for n, b in program.buffers.items() if b.place == "weight" and n not in used]:
         del program.buffers[name]
 

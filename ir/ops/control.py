@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size, decide_eq, names, symbol
+from ir.dims import Size, decide_eq, evaluate, maximum, names, symbol
 from ir.graph import Graph
-from ir.op import Op, OpError, assume_equal, ints, op, require
+from ir.op import Op, OpError, assume_equal, define, ints, op, require
 from ir.types import OptionalType, SequenceType, TensorType, Type
 
 
@@ -35,6 +35,8 @@ def merged_type(a: Type, b: Type, label: str) -> Type:
     sizes: list[Size] = []
     for axis, (x, y) in enumerate(zip(a.shape, b.shape)):
         sizes.append(x if decide_eq(x, y) else symbol(f"{label}.{axis}"))
+        if not decide_eq(x, y):
+            define(sizes[-1], maximum(x, y))
     return a.with_shape(sizes)
 
 
@@ -53,6 +55,15 @@ def run(body: Graph, arrays: Sequence[Any]) -> tuple[Any, ...]:
     from ir.evaluate import evaluate_graph
 
     return evaluate_graph(body, arrays)
+
+
+def no_rows(type_: TensorType) -> np.ndarray:
+    """What a loop without steps stacks: no rows of `type_`. Sizes that its steps alone would tell are 0."""
+    from ir.evaluate import ambient_sizes
+
+    known = ambient_sizes()
+    shape = (evaluate(size, known) if names(size) <= known.keys() else 0 for size in type_.shape)
+    return np.zeros((0, *shape), type_.dtype.numpy)
 
 
 @op
@@ -93,25 +104,58 @@ class Loop(Op):
 
     The body takes the number of the step, the condition and the carried values, and gives the next condition, the next
     carried values, and elements of the outputs that are stacked along a new first axis. Sizes that only a run tells are
-    symbols that begin with `label`; `steps` is the number of steps where it is known.
+    symbols that begin with `label`; `steps` is the number of steps where it is known, else `limit` what it is at most.
     """
 
     structural = True
     body: Graph
     carried: int
     label: str = "loop"
-    steps: int = -1
+    steps: Size | None = None
+    limit: Size | None = None
+
+    @property
+    def total(self) -> str:
+        """The name of the number of steps, where that is not known before."""
+        return f"{self.label}.steps"
+
+    def runs_to_the_end(self) -> bool:
+        """Whether the body never stops the loop: the next condition is true, or the one it got."""
+        after = self.body.outputs[0]
+        return after is self.body.inputs[1] if after.content is None else bool(after.content.reshape(-1)[0])
 
     def infer(self, trip: Type | None, condition: Type | None, *values: Type) -> Any:
         inputs, outputs = self.body.inputs, self.body.outputs
         require(len(values) == len(inputs) - 2, lambda: f"loop: {len(values)} operands for {len(inputs) - 2} inputs")
         require(len(outputs) > self.carried, lambda: f"loop: the body has {len(outputs)} outputs")
-        types = [self._after(v.type, f"{self.label}.{i}") for i, v in enumerate(inputs[2 : 2 + self.carried])]
-        first: Size = self.steps if self.steps >= 0 else symbol(f"{self.label}.steps")
+        first: Size = symbol(self.total) if self.steps is None else self.steps
+        if self.steps is None:
+            define(first, self.limit)
+        types: list[Type] = []
+        for i, (start, inner, after) in enumerate(zip(values, inputs[2 : 2 + self.carried], outputs[1:])):
+            self._define(start, inner.type, after.type)
+            types.append(self._after(inner.type, f"{self.label}.{i}"))
         for i, value in enumerate(outputs[1 + self.carried :]):
-            inner = self._after(value.tensor, f"{self.label}.stacked.{i}")
-            types.append(TensorType(value.dtype, (first, *getattr(inner, "shape", ()))))
+            inner_type = self._after(value.tensor, f"{self.label}.stacked.{i}")
+            types.append(TensorType(value.dtype, (first, *getattr(inner_type, "shape", ()))))
         return types[0] if len(types) == 1 else tuple(types)
+
+    def _define(self, start: Type, inner: Type, after: Type) -> None:
+        """Says what the sizes of a carried value are at most that change from step to step."""
+        if not all(isinstance(type_, TensorType) for type_ in (start, inner, after)):
+            return
+        for first, size, following in zip(start.shape, inner.shape, after.shape):  # type: ignore[union-attr]
+            if first == size:
+                continue
+            growth, steps = following - size, self.limit if self.steps is None else self.steps
+            limit: Size | None = None
+            if not any(name.startswith(f"{self.label}.in.") for name in names(following)):
+                limit = maximum(first, following)
+            elif growth == 0:
+                limit = first
+            elif steps is not None and not any(name.startswith(f"{self.label}.in.") for name in names(growth)):
+                limit = first + steps * maximum(growth, 0)
+            define(size, limit)
 
     def _after(self, type_: Type, label: str) -> Type:
         """A type inside the body as it is outside: sizes that differ from step to step get names of their own."""
@@ -122,8 +166,12 @@ class Loop(Op):
         if not isinstance(type_, TensorType):
             return type_
         prefix = f"{self.label}.in."
-        sizes = (symbol(f"{label}.{axis}") if any(n.startswith(prefix) for n in names(s)) else s
-                 for axis, s in enumerate(type_.shape))  # fmt: skip
+        sizes: list[Size] = []
+        for axis, size in enumerate(type_.shape):
+            changes = any(name.startswith(prefix) for name in names(size))
+            sizes.append(symbol(f"{label}.{axis}") if changes else size)
+            if changes:
+                define(sizes[-1], size)
         return type_.with_shape(sizes)
 
     def reference(self, trip: np.ndarray | None, condition: np.ndarray | None, *values: Any) -> Any:
@@ -142,10 +190,7 @@ class Loop(Op):
         return results[0] if len(results) == 1 else results
 
     def _stack(self, row: list[np.ndarray], position: int) -> np.ndarray:
-        if row:
-            return np.stack(row)
-        type_ = self.body.outputs[1 + self.carried + position].tensor
-        return np.zeros((0, *(s if isinstance(s, int) else 0 for s in type_.shape)), type_.dtype.numpy)
+        return np.stack(row) if row else no_rows(self.body.outputs[1 + self.carried + position].tensor)
 
 
 @op
@@ -193,8 +238,7 @@ class Scan(Op):
                 row.append(element)
         made = []
         for row, axis, flip, value in zip(stacked, self.out_axes, self.out_backward, self.body.outputs[self.states :]):
-            empty = np.zeros((0, *(s if isinstance(s, int) else 0 for s in value.shape)), value.dtype.numpy)
-            made.append(np.moveaxis(np.stack(row[::-1] if flip else row) if row else empty, 0, axis))
+            made.append(np.moveaxis(np.stack(row[::-1] if flip else row) if row else no_rows(value.tensor), 0, axis))
         results = (*states, *made)
         return results[0] if len(results) == 1 else results
 

@@ -58,7 +58,7 @@ def main(folder: str, inputs: str, outputs: str) -> None:
     options: dict[str, Any] = dict(artifact.manifest["options"])
     model = GuardedModel(Path(folder), artifact.manifest, CBackend(**options))
     given = dict(np.load(inputs))
-    feeds = {name: given[name] for name, _ in model.inputs}
+    feeds = {port.name: given[port.name] for port in model.ports.inputs}
     results = []
     for at_end in (True, False):
         model.at_end = at_end

@@ -13,7 +13,7 @@ from compiler.onnx.conditions import Knowledge, equal_sizes, implied
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.demand import unequal
-from ir.dims import decide_eq, symbol
+from ir.dims import decide_eq, maximum, symbol
 from ir.graph import Graph
 from ir.op import OpError, UnknownValue
 from ir.ops.control import If_, joined_element
@@ -115,24 +115,13 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
         types = wider
     else:
         raise OpError("the types of the values it carries change with every step")
-    steps = -1
-    if (
-        trip is not None
-        and trip.content is not None
-        and _runs_to_the_end(graph)
-        and (cond is None or cond.content is not None)
-    ):
-        known = b.scalar(trip, "M")
-        steps = known if isinstance(known, int) and (cond is None or bool(cond.content.reshape(-1)[0])) else -1
-    return b.apply(LoopOp(graph, count, prefix, max(steps, -1)), trip, cond, *carried, *captured)
-
-
-def _runs_to_the_end(body: Graph) -> bool:
-    """Whether the body never stops its loop: the next condition is true, or the one it got."""
-    after = body.outputs[0]
-    if after.content is not None:
-        return bool(after.content.reshape(-1)[0])
-    return after is body.inputs[1]
+    limit = None if trip is None or trip.content is None else b.scalar(trip, "M")
+    most = maximum(limit, 0) if limit is not None else None
+    loop = LoopOp(graph, count, prefix, limit=most)
+    if most is not None and loop.runs_to_the_end() and (cond is None or cond.content is not None):
+        goes = cond is None or bool(cond.content.reshape(-1)[0])
+        loop = LoopOp(graph, count, prefix, steps=most if goes else 0)
+    return b.apply(loop, trip, cond, *carried, *captured)
 
 
 def _widened(before: Type, after: Type, prefix: str) -> Type:
