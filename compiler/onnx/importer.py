@@ -369,6 +369,9 @@ class Scope:
     def unsupported(self, node: onnx.NodeProto, ref: NodeRef) -> UnsupportedError:
         where = f" (opset {ref.opset})" if ref.opset else ": its domain has no opset in this model"
         message = f"operator {ref.domain or 'ai.onnx'}::{node.op_type} is not supported{where}"
+        reason = registry.reason_against(ref.domain, node.op_type)
+        if reason is not None:
+            return UnsupportedError("E0401", f"{message}: {reason}", node=ref, file=self.importer.file)
         return UnsupportedError("E0401", message, node=ref, file=self.importer.file, help="`sesame ops` lists what is")
 
 

@@ -70,6 +70,24 @@ def onnx_op(name: str, since: int = 1, domain: str = "") -> Callable[[Importer],
     return register
 
 
+REFUSED: dict[tuple[str, str], str] = {}
+"""Operators that are known and not supported, with the reason."""
+
+
+def refuse(reason: str, *names: str, domain: str = "") -> None:
+    """Says why operators have no importer. The reason completes "operator ... is not supported: "."""
+    for name in names:
+        if (domain, name) in REFUSED:
+            raise TypeError(f"{domain or 'ai.onnx'}::{name} is refused twice")
+        REFUSED[domain, name] = reason
+
+
+def reason_against(domain: str, name: str) -> str | None:
+    """Why an operator is refused; None for one that is unknown."""
+    _load_families()
+    return REFUSED.get((domain, name))
+
+
 def find(domain: str, name: str, opset: int) -> OnnxOp | None:
     """The importer for an operator at an opset; None where there is none."""
     _load_families()

@@ -1,4 +1,4 @@
-"""Activations of ai.onnx and com.microsoft, and softmax with its relatives.
+"""Activations of ai.onnx, and softmax with its relatives.
 
 Before opset 13 softmax is taken over all axes from `axis` on together; from then on over one axis.
 """
@@ -11,8 +11,6 @@ from typing import Any
 from compiler.onnx.ops.arithmetic import unary
 from compiler.onnx.registry import onnx_op
 from ir.op import OpError
-
-_MICROSOFT = "com.microsoft"
 
 for _name, _op, _since in (
     ("Relu", "relu", 1), ("Softplus", "softplus", 1), ("Softsign", "softsign", 1), ("HardSwish", "hard_swish", 14),
@@ -99,26 +97,6 @@ def Gelu(b: Any, x: Any, *, approximate: str = "none") -> Any:
     if approximate not in ("none", "tanh"):
         raise OpError(f"`approximate` is {approximate!r}; it must be none or tanh")
     return b.gelu(x, approximate=approximate == "tanh")
-
-
-@onnx_op("Gelu", domain=_MICROSOFT)
-def MicrosoftGelu(b: Any, x: Any) -> Any:
-    return b.gelu(x)
-
-
-@onnx_op("FastGelu", domain=_MICROSOFT)
-def FastGelu(b: Any, x: Any, bias: Any = None) -> Any:
-    return b.gelu(x if bias is None else b.add(x, bias), approximate=True)
-
-
-@onnx_op("BiasGelu", domain=_MICROSOFT)
-def BiasGelu(b: Any, x: Any, bias: Any) -> Any:
-    return b.gelu(b.add(x, bias))
-
-
-@onnx_op("QuickGelu", domain=_MICROSOFT)
-def QuickGelu(b: Any, x: Any, *, alpha: float = 1.7020000219345093) -> Any:
-    return b.swish(x, alpha=alpha)
 
 
 def _from_axis_on(x: Any, axis: int) -> tuple[int, ...]:
