@@ -1,11 +1,14 @@
-"""Signal processing of ai.onnx: Fourier transforms and mel filters."""
+"""Signal processing of ai.onnx: Fourier transforms, windows and mel filters."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from compiler.onnx.load import element_type
 from compiler.onnx.registry import onnx_op
+from ir import types as t
 from ir.dims import Size
 from ir.op import OpError
 from ir.ops.signal import mel_weights
@@ -83,3 +86,27 @@ def MelWeightMatrix(
 @onnx_op("Det", since=11)
 def Det(b: Any, x: Any) -> Any:
     return b.determinant(x)
+
+
+_WINDOWS = {"Hann": (0.5, 0.5, 0.0), "Hamming": (25 / 46, 21 / 46, 0.0), "Blackman": (0.42, 0.5, 0.08)}
+"""Windows as a[0] - a[1] cos(x) + a[2] cos(2x), where x goes once around."""
+
+
+def _window(terms: tuple[float, float, float]) -> Callable[..., Any]:
+    """The importer of a window, computed in double precision: the body in its schema is not, even if doubles are asked."""
+
+    def importer(b: Any, size: Any, *, output_datatype: int = 1, periodic: int = 1) -> Any:
+        (length,) = b.sizes(size, "size")
+        around: Size = length if periodic else length - 1
+        step = b.const(2 * math.pi, t.f64) / b.cast(b.dims(around), to=t.f64)
+        angle = b.iota(shape=(length,), axis=0, dtype=t.f64) * step
+        constant, first, second = (b.const(value, t.f64) for value in terms)
+        y = constant - first * b.cos(angle)
+        y = y + second * b.cos(angle * 2.0) if terms[2] else y
+        return b.cast(y, to=element_type(output_datatype))
+
+    return importer
+
+
+for _name, _terms in _WINDOWS.items():
+    onnx_op(f"{_name}Window", since=17)(_window(_terms))
