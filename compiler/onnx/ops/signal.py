@@ -93,7 +93,7 @@ _WINDOWS = {"Hann": (0.5, 0.5, 0.0), "Hamming": (25 / 46, 21 / 46, 0.0), "Blackm
 
 
 def _window(terms: tuple[float, float, float]) -> Callable[..., Any]:
-    """The importer of a window, computed in double precision: the body in its schema is not, even if doubles are asked."""
+    """The importer of a window, computed in double precision: the body in its schema is not, whatever is asked."""
 
     def importer(b: Any, size: Any, *, output_datatype: int = 1, periodic: int = 1) -> Any:
         (length,) = b.sizes(size, "size")
