@@ -37,6 +37,10 @@ class Builder:
     def __exit__(self, *_: object) -> None:
         self.graph._builders.remove(self)
 
+    def nested(self, graph: Graph) -> Builder:
+        """A builder for a nested graph, with the sources of this one."""
+        return Builder(graph, None, self.sources)
+
     def __getattr__(self, name: str) -> Any:
         cls = OPS.get(name.rstrip("_"))
         if cls is None:
@@ -63,6 +67,20 @@ class Builder:
         for size, limit in defined:
             self.define(size, limit)
         return node.outputs[0] if len(node.outputs) == 1 else tuple(node.outputs)
+
+    def splice(self, graph: Graph, arguments: Sequence[Value]) -> list[Value]:
+        """Inserts the nodes of a closed graph, on `arguments` as its inputs; its outputs. Types stay what they are."""
+        made: dict[Value, Value] = dict(zip(graph.inputs, arguments, strict=True))
+        for node in graph.nodes():
+            new = self.graph.insert(
+                node.op, [None if v is None else made[v] for v in node.inputs], [v.type for v in node.outputs],
+                names=[None if v.name.isdigit() else v.name for v in node.outputs],
+                sources=node.sources or self.sources, before=self.before,
+            )  # fmt: skip
+            for old, value in zip(node.outputs, new.outputs):
+                made[old] = value
+                value._content = old._content
+        return [made[value] for value in graph.outputs]
 
     def values(self, operands: Iterable[Any]) -> list[Value | None]:
         """Operands as values; plain numbers become constants of the type of the first tensor operand."""

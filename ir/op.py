@@ -106,8 +106,8 @@ class Op:
     structural: ClassVar[bool] = False
     """Runs graphs or handles values that are not tensors: interpreted, or emitted by a backend as control flow."""
     defines: ClassVar[tuple[str, ...]] = ()
-    """Attributes that hold sizes which only a run tells. With a `kernel` or an `element`, the last operands of the op
-    are as many i64 scalars that hold their values; a composite counts them in its `expand`."""
+    """Attributes that hold sizes, or tuples of them, which only a run tells. With a `kernel` or an `element`, the last
+    operands of the op are as many i64 scalars that hold their values; a composite counts them in its `expand`."""
     examples: ClassVar[list[Example]] = []
 
     def infer(self, *args: Any, **kwargs: Any) -> Any:
@@ -139,6 +139,11 @@ class Op:
     def has(cls, method: str) -> bool:
         """Whether the class itself gives `method` ("element", "expand", "kernel", "on_cells")."""
         return getattr(cls, method) is not getattr(Op, method)
+
+    def sizes_defined(self) -> tuple[Size, ...]:
+        """The sizes in the attributes named in `defines`, in order."""
+        values = (getattr(self, name) for name in self.defines)
+        return tuple(size for value in values for size in (value if isinstance(value, tuple) else (value,)))
 
     def attributes(self) -> dict[str, Any]:
         """Attributes that differ from their defaults, in the order of declaration."""

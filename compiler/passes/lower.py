@@ -163,8 +163,8 @@ class _Lowering:
         """What gives the sizes that an op defines their values: its last operands."""
         if not node.op.defines:
             return []
-        counts = node.inputs[len(node.inputs) - len(node.op.defines) :]
-        sizes = (getattr(node.op, name) for name in node.op.defines)
+        sizes = node.op.sizes_defined()
+        counts = node.inputs[len(node.inputs) - len(sizes) :]
         pairs = tuple((size, self.operand(count)) for size, count in zip(sizes, counts) if count is not None)
         return [Bind(pairs, sources=node.sources)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size, decide_eq, evaluate, maximum, names, symbol
+from ir.dims import Size, decide_eq, decide_le, evaluate, maximum, names, substitute, symbol, symbol_of
 from ir.graph import Graph
 from ir.op import Op, OpError, assume_equal, define, ints, op, require
 from ir.types import OptionalType, SequenceType, TensorType, Type
@@ -147,15 +147,20 @@ class Loop(Op):
         for first, size, following in zip(start.shape, inner.shape, after.shape):  # type: ignore[union-attr]
             if first == size:
                 continue
-            growth, steps = following - size, self.limit if self.steps is None else self.steps
-            limit: Size | None = None
-            if not any(name.startswith(f"{self.label}.in.") for name in names(following)):
-                limit = maximum(first, following)
-            elif growth == 0:
-                limit = first
-            elif steps is not None and not any(name.startswith(f"{self.label}.in.") for name in names(growth)):
-                limit = first + steps * maximum(growth, 0)
-            define(size, limit)
+            define(size, self._limit_of(size, first, following))
+
+    def _limit_of(self, size: Size, first: Size, following: Size) -> Size | None:
+        """What a size is at most that is `first` before the loop and `following`, in terms of itself, after a step."""
+        prefix, own = f"{self.label}.in.", symbol_of(size)
+        if own is not None:  # what one step makes of the first size or of a fixed one, where no step exceeds that
+            most = maximum(first, substitute(following, {own: first}))
+            again = substitute(following, {own: most})
+            if not any(name.startswith(prefix) for name in names(most)) and decide_le(again, most):
+                return most
+        growth, steps = following - size, self.limit if self.steps is None else self.steps
+        if steps is None or any(name.startswith(prefix) for name in names(growth)):
+            return None
+        return first + steps * maximum(growth, 0)
 
     def _after(self, type_: Type, label: str) -> Type:
         """A type inside the body as it is outside: sizes that differ from step to step get names of their own."""
@@ -241,6 +246,36 @@ class Scan(Op):
             made.append(np.moveaxis(np.stack(row[::-1] if flip else row) if row else no_rows(value.tensor), 0, axis))
         results = (*states, *made)
         return results[0] if len(results) == 1 else results
+
+    def expand(self, b: Any, *values: Any) -> Any:
+        """The loop that takes a slice of each scanned operand in every step."""
+        count, scanned = len(self.in_axes), values[self.states : self.states + len(self.in_axes)]
+        length = scanned[0].shape[self.in_axes[0]]
+        body = Graph(self.body.name)
+        body.bounds, body.limits, body.equal_dims = b.graph.bounds, b.graph.limits, list(self.body.equal_dims)
+        step, going = body.add_input("step", TensorType(t.i64, ())), body.add_input("going", TensorType(t.bool_, ()))
+        inner = [body.add_input(v.name, v.type) for v in (*self.body.inputs[: self.states], *scanned)]
+        captures = [body.add_input(v.name, v.type) for v in self.body.inputs[self.states + count :]]
+        with b.nested(body) as c:
+            last = c.dims(length - 1)
+            at = [c.sub(last, step) if flip else step for flip in self.backward]
+            slices = [c.gather(x, i, axis=a) for x, i, a in zip(inner[self.states :], at, self.in_axes)]
+            body.set_outputs([going, *c.splice(self.body, [*inner[: self.states], *slices, *captures])])
+        loop = Loop(body, self.states, label="scan", steps=length)
+        made = b.apply(loop, b.dims(length), None, *values)
+        results = list(made if isinstance(made, tuple) else (made,))
+        for i, (axis, flip) in enumerate(zip(self.out_axes, self.out_backward), start=self.states):
+            results[i] = _placed(b, results[i], axis, flip)
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+def _placed(b: Any, rows: Any, axis: int, flip: bool) -> Any:
+    """Rows that a loop has stacked, along `axis` and in reverse where `flip`."""
+    if flip:
+        starts, steps = (rows.shape[0] - 1, *(0 for _ in rows.shape[1:])), (-1, *(1 for _ in rows.shape[1:]))
+        rows = b.slice(rows, starts=starts, shape=rows.shape, steps=steps)
+    others = list(range(1, rows.rank))
+    return b.transpose(rows, perm=(*others[:axis], 0, *others[axis:])) if axis else rows
 
 
 __all__ = ["If_", "Loop", "Scan", "joined_element", "merged_type", "run"]

@@ -119,3 +119,28 @@ def test_an_if_whose_arms_differ_in_size(tmp_path: Path) -> None:
     proto = model(nodes, [info("c", [], TensorProto.BOOL), info("x", ["n"])], [info("z", ["k"])])
     x = np.arange(4, dtype=np.float32)
     agree(proto, tmp_path, {"c": np.array(True), "x": x}, {"c": np.array(False), "x": x})
+
+
+def test_a_scan_of_unknown_length(tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [helper.make_node("Add", ["s", "e"], ["s2"]), helper.make_node("Mul", ["s2", "f"], ["row"])],
+        "body",
+        [info("s", ["k"]), info("e", ["k"]), info("f", ["k"])],
+        [info("s2", ["k"]), info("row", ["k"])],
+    )
+    node = helper.make_node(
+        "Scan", ["s0", "x", "y"], ["last", "rows"], body=body, num_scan_inputs=2, scan_input_axes=[0, 1],
+        scan_input_directions=[0, 1], scan_output_axes=[1], scan_output_directions=[1],
+    )  # fmt: skip
+    inputs = [info("s0", ["k"]), info("x", ["t", "k"]), info("y", ["k", "t"])]
+    proto = model([node], inputs, [info("last", ["k"]), info("rows", ["k", "t"])])
+    rng = np.random.default_rng(0)
+    feeds = [
+        {
+            "s0": rng.standard_normal(k).astype(np.float32),
+            "x": rng.standard_normal((t, k)).astype(np.float32),
+            "y": rng.standard_normal((k, t)).astype(np.float32),
+        }
+        for t, k in ((5, 3), (1, 1), (0, 2))
+    ]
+    agree(proto, tmp_path, *feeds)
