@@ -32,7 +32,7 @@ def _check(model: golden.Golden, tmp_path) -> None:
 def _run(model: golden.Golden, tmp_path) -> None:
     loaded = compiler.compile(model.model, out=tmp_path / "out", opt="-O2").load()
     for inputs, outputs in model.feeds():
-        names = {port.name for port in loaded.inputs}
+        names = {port.name for port in loaded.ports.inputs}
         made = loaded.run({name: array for name, array in inputs.items() if name in names})
         problem = golden.difference(model, made, outputs)
         assert problem is None, f"{model.name}: {problem}"

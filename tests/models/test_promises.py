@@ -45,7 +45,7 @@ def test_threads_do_not_change_bits(name: str, tmp_path: Path) -> None:
     artifact = compiler.compile(model.model, out=tmp_path / "out", opt="-O2")
     inputs, _ = model.feeds()[-1]
     alone = artifact.load()
-    feeds = {port.name: inputs[port.name] for port in alone.inputs}
+    feeds = {port.name: inputs[port.name] for port in alone.ports.inputs}
     expected = alone.run(feeds)
     for threads in (2, 3):
         together = artifact.load(threads=threads)
