@@ -1,7 +1,7 @@
 """The time loop of an LSTM whose recurrence weights are integers, and whose state is quantised anew at every step.
 
 The state of a direction, all sequences together, is quantised to u8 as `dynamic_quantize` does; products are exact in
-i32.
+i32. A sequence takes part in this as long as it lasts, and for the step after its last.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class QuantizedLstmScan(Scan):
         case("f32[3,2,24]", "u8[2,3,12]", np.full((2, 12), 0.02, np.float32), np.full((2, 12), 4, np.uint8),
              "f32[2,9]", np.array([3, 1], np.int32), "f32[2,2,3]", "f32[2,2,3]", direction="bidirectional",
              activations=_LSTM * 2),
+        case("f32[5,3,8]", "i8[1,2,8]", np.full((1, 1), 0.5, np.float32), None, None, np.array([5, 1, 2], np.int32),
+             None, None, activations=_LSTM),
     ]  # fmt: skip
 
     def infer(self, xw: TensorType, r: TensorType, scale: TensorType, zero: TensorType | None = None,
@@ -58,8 +60,9 @@ class QuantizedLstmScan(Scan):
         rows = np.arange(batch)
         for d in range(count):
             pi, po, pf = np.split(np.zeros(3 * hidden, xw.dtype) if p is None else p[d], 3)
-            for at, active in self.steps(d, lens, time, batch):
-                q, state_scale, state_zero = DynamicQuantize().reference(h[d])
+            for step, (at, active) in enumerate(self.steps(d, lens, time, batch)):
+                seen = np.full(batch, True) if lens is None else step <= lens
+                q, state_scale, state_zero = DynamicQuantize().reference(np.where(seen[:, None], h[d], np.float32(0)))
                 total = (q.astype(np.int32) - state_zero.astype(np.int32)) @ levels[d]
                 g = xw[at, rows, d * width : (d + 1) * width] + total.astype(np.float32) * (state_scale * scale[d])
                 gi, go, gf, gc = np.split(g, 4, axis=1)
@@ -88,7 +91,7 @@ class QuantizedLstmScan(Scan):
                 with k.loop(t=time, n=batch, j=hidden) as (at, n, j):
                     k.store(y, (at, d, n, j), 0)
             with k.loop(t=time) as step:
-                levels = self._levels(k, y_h, d)
+                levels = self._levels(k, y_h, d, step, lens)
                 with k.loop(n=batch) as n:
                     length = Index(t.i64, time) if lens is None else cast(lens.at(n), t.i64)
                     length = length if lens is None else k.let("length", apply("min", length, Index(t.i64, time)))
@@ -100,12 +103,13 @@ class QuantizedLstmScan(Scan):
                 k.store(gates, (d, n, j), 0)
                 k.store(sums, (d, n, j), 0)
 
-    def _levels(self, k: KernelBuilder, y_h: Output, d: Expr) -> tuple[Expr, Expr]:
-        """The scale and zero point that fit the state of direction `d`."""
+    def _levels(self, k: KernelBuilder, y_h: Output, d: Expr, step: Expr, lens: Tensor | None) -> tuple[Expr, Expr]:
+        """The scale and zero point that fit the state of direction `d` of sequences that are not over at `step`."""
         low, high = k.variable("low", 0, t.f32), k.variable("high", 0, t.f32)
-        with k.loop(n=y_h.shape[1], j=y_h.shape[2]) as (n, j):
-            k.assign(low, y_h.at(d, n, j), "min")
-            k.assign(high, y_h.at(d, n, j), "max")
+        with k.loop(n=y_h.shape[1]) as n, nullcontext() if lens is None else k.when(step <= cast(lens.at(n), t.i64)):
+            with k.loop(j=y_h.shape[2]) as j:
+                k.assign(low, y_h.at(d, n, j), "min")
+                k.assign(high, y_h.at(d, n, j), "max")
         scale = k.let("scale", select(high > low, (high - low) / 255.0, 1.0), t.f32)
         zero = k.let("zero", apply("round", apply("min", apply("max", -low / scale, 0), 255)), t.f32)
         return scale, zero

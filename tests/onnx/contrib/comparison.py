@@ -114,7 +114,7 @@ class Case:
             return replace(self, operands=self.instead, instead=None).expected()
         onnxruntime = pytest.importorskip("onnxruntime")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
+        options.log_severity_level, options.intra_op_num_threads = 4, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(self.model().SerializeToString(), options, ["CPUExecutionProvider"])
         return [[np.asarray(a) for a in session.run(None, self.feeds(arrays))] for arrays in self.runs()]
