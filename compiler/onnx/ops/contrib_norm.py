@@ -11,6 +11,7 @@ import numpy as np
 
 from compiler.onnx.registry import onnx_op
 from ir import types as t
+from ir.dims import Size
 from ir.op import OpError
 from ir.ops.norm import convert, widen
 from ir.types import DType
@@ -105,11 +106,14 @@ def EmbedLayerNormalization(
     if segment_ids is not None:
         total = total + widen(b, b.gather(segment_embedding, segment_ids, axis=0))
     y = b.layer_norm(total, *(convert(b, v, total) for v in (gamma, beta)), axis=2, epsilon=epsilon)
-    seen = None
-    if b.is_output_used(1) and mask is None:
-        seen = b.full(shape=(batch,), value=0, dtype=t.i32)
-    elif b.is_output_used(1):
-        is_seen = b.equal(mask, b.const(np.array(1, np.int32)))
-        seen = b.reduce_sum(b.cast(is_seen, to=t.i32), axes=(1,), keepdims=False)
+    seen = count_seen(b, mask, batch) if b.is_output_used(1) else None
     dtype = word_embedding.dtype
     return _narrowed(b, y, dtype), seen, _narrowed(b, total, dtype)
+
+
+def count_seen(b: Any, mask: Any, batch: Size) -> Any:
+    """i32[batch]: how many entries of a mask [batch, length] are 1; 0 without a mask."""
+    if mask is None:
+        return b.full(shape=(batch,), value=0, dtype=t.i32)
+    is_seen = b.equal(mask, b.const(np.array(1, np.int32)))
+    return b.reduce_sum(b.cast(is_seen, to=t.i32), axes=(1,), keepdims=False)
