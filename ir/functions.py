@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ir.types import DType, dtype_of
+from ir.types import DType, dtype_of, f64
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,8 @@ def convert(x: Any, to: DType, saturate: bool = True, round_mode: str = "up") ->
     x = np.asarray(x)
     with np.errstate(all="ignore"):
         if x.dtype.kind in "OUT":
+            if to.is_float and to.bits <= 8:
+                return convert(_parsed(x, f64), to, saturate, round_mode)
             return _parsed(x, to)
         if to.kind == "string":
             return _printed(x)

@@ -338,7 +338,7 @@ def _strings(tensor: onnx.TensorProto, shape: tuple[int, ...]) -> Blob:
     if len(tensor.string_data) != count:
         raise ModelError("E0302", f"it has {len(tensor.string_data)} strings where its shape {list(shape)} has {count}")
     array = np.empty(count, object)
-    array[:] = list(tensor.string_data)
+    array[:] = [text.decode("utf-8", "surrogateescape") for text in tensor.string_data]
     return ArrayBlob(array.reshape(shape))
 
 

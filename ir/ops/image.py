@@ -211,7 +211,8 @@ class GridSample(Op):
         exact = accumulator(dtype_of(grid)).numpy
         axes = [self._axis(grid[..., -1 - a].astype(exact), size) for a, size in enumerate(x.shape[2:])]
         batch = np.arange(x.shape[0]).reshape(-1, *[1] * (grid.ndim - 2))
-        y = np.zeros((x.shape[0], *grid.shape[1:-1], x.shape[1]), np.result_type(exact, np.float32))
+        complex_or_not = x.dtype if x.dtype.kind == "c" else np.float32
+        y = np.zeros((x.shape[0], *grid.shape[1:-1], x.shape[1]), np.result_type(exact, complex_or_not))
         planes = np.moveaxis(x, 1, -1)
         for taps in itertools.product(*axes):
             weight, inside, at = 1, True, []

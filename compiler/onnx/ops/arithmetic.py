@@ -10,7 +10,9 @@ from functools import reduce
 from typing import Any
 
 from compiler.onnx.registry import onnx_op
+from ir import types as t
 from ir.op import OpError
+from ir.types import DType
 
 _UNARY = {
     "Abs": ("abs", 1), "Neg": ("neg", 1), "Sign": ("sign", 9), "Sqrt": ("sqrt", 1), "Reciprocal": ("reciprocal", 1),
@@ -31,7 +33,20 @@ def unary(op_name: str) -> Callable[..., Any]:
 
 
 for _name, (_op, _since) in _UNARY.items():
-    onnx_op(_name, since=_since)(unary(_op))
+    if _name != "Erf":
+        onnx_op(_name, since=_since)(unary(_op))
+
+
+@onnx_op("Erf", since=9)
+def Erf(b: Any, x: Any) -> Any:
+    return in_floats(b, b.erf, x, t.f32)
+
+
+def in_floats(b: Any, function: Callable[..., Any], x: Any, dtype: DType, **attributes: Any) -> Any:
+    """`function` of x; of integers in `dtype`, with what lies behind the point cut off."""
+    if not x.dtype.is_integer:
+        return function(x, **attributes)
+    return b.cast(function(b.cast(x, to=dtype), **attributes), to=x.dtype)
 
 
 def aligned(b: Any, a: Any, c: Any, broadcast: int, axis: int | None) -> Any:

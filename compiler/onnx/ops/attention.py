@@ -71,6 +71,10 @@ def Attention(
     start = None
     if nonpad_kv_seqlen is not None:
         start = b.cast(nonpad_kv_seqlen, to=t.i64) - b.dims(q.shape[2])
+    present = k, v
+    if v.dtype != q.dtype:  # values may have a type of their own: then all is computed in one that holds both
+        exact = t.f64 if t.f64 in (q.dtype, v.dtype) else t.f32
+        q, k, v = (x if x.dtype == exact else b.cast(x, to=exact) for x in (q, k, v))
     if attn_mask is not None and attn_mask.dtype not in (t.bool_, q.dtype):
         attn_mask = b.cast(attn_mask, to=q.dtype)
     stage = STAGES[qk_matmul_output_mode] if b.is_output_used(3) else ""
@@ -80,8 +84,10 @@ def Attention(
         left_window=left_window_size, right_window=right_window_size,
         softmax_dtype=element_type(softmax_precision) if softmax_precision else None,
     )  # fmt: skip
-    y, scores = out if stage else (out, None)
-    return merge_heads(b, y) if is_flat else y, k, v, scores
+    y, scores = (
+        x if x is None or x.dtype == Q.dtype else b.cast(x, to=Q.dtype) for x in (out if stage else (out, None))
+    )
+    return merge_heads(b, y) if is_flat else y, *present, scores
 
 
 def default_scale(q: Any) -> float:
@@ -140,4 +146,5 @@ def LinearAttention(
         rule=update_rule, scale=scale or default_scale(q),
     )  # fmt: skip
     y = b.reshape(y, shape=(*y.shape[:2], y.shape[2] * y.shape[3]))
-    return tuple(x if x.dtype == dtype else b.cast(x, to=dtype) for x in (y, state))
+    kept = dtype if past_state is None else past_state.dtype
+    return tuple(x if x.dtype == to else b.cast(x, to=to) for x, to in ((y, dtype), (state, kept)))

@@ -69,7 +69,10 @@ def _count(start: Any, limit: Any, delta: Any) -> Size:
 
 
 @onnx_op("Range", since=11)
-def Range(b: Any, start: Any, limit: Any, delta: Any) -> Any:
+def Range(b: Any, start: Any, limit: Any, delta: Any, *, stash_type: int = 1) -> Any:
+    if start.dtype.is_float and start.dtype.bits < 32:  # added up in f32, whatever version says so
+        wide = Range(b, *(b.cast(v, to=t.f32) for v in (start, limit, delta)))
+        return b.cast(wide, to=start.dtype)
     first, last, step = (b.scalar(v, name) for v, name in ((start, "start"), (limit, "limit"), (delta, "delta")))
     count, dtype = _count(first, last, step), start.dtype
     if isinstance(count, int) and count <= CONTENT_LIMIT and not any(isinstance(v, Dim) for v in (first, step)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.onnx.ops.quantized import integer_range
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.build import ArrayBuilder
@@ -168,9 +169,17 @@ def _resize(b: Any, x: Any, along: list[Axis], how: Filter, extrapolation: float
             rest.append(a)
     if any(factor != 1 for factor in factors):
         x = b.repeat(x, factors=tuple(factors))
+    exact = x
+    if len(rest) > 1 and how.mode != "nearest" and (x.dtype.is_integer or x.dtype.bits < 32):
+        exact = b.cast(x, to=t.f64 if x.dtype.bits > 16 else t.f32)  # rounded once, after the last axis
     for a in rest:
-        x = _resize_axis(b, x, a, how, extrapolation)
-    return x
+        exact = _resize_axis(b, exact, a, how, extrapolation)
+    if exact.dtype == x.dtype:
+        return exact
+    if x.dtype.is_integer:
+        low, high = integer_range(x.dtype)
+        exact = b.clip(b.round(exact), b.const(low, exact.dtype), b.const(high, exact.dtype))
+    return b.cast(exact, to=x.dtype)
 
 
 def _whole_factor(a: Axis, how: Filter) -> int:
@@ -285,7 +294,8 @@ def AffineGrid(b: Any, theta: Any, size: Any, *, align_corners: int = 0) -> Any:
     for axis in reversed(range(rank)):
         place = b.iota(shape=(*spatial, 1), axis=axis, dtype=theta.dtype)
         extent = b.cast(b.dims(spatial[axis]), to=theta.dtype)
-        scaled = place * 2.0 / (extent - 1.0) if align_corners else (place * 2.0 + 1.0) / extent
+        # The one position of an axis of size 1 lies at -1 where corners are aligned.
+        scaled = place * 2.0 / b.max(extent - 1.0, 1.0) if align_corners else (place * 2.0 + 1.0) / extent
         columns.append(scaled - 1.0)
     columns.append(b.full(shape=(*spatial, 1), value=1.0, dtype=theta.dtype))
     count: Size = 1

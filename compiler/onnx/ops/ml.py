@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from compiler.onnx.ops.quantized import integer_range
 from compiler.onnx.ops.trees import best_label, single, threshold_label, transformed, two_classes
 from compiler.onnx.registry import onnx_op
 from ir import types as t
@@ -97,6 +99,12 @@ def ZipMap(
 
 @onnx_op("Binarizer", domain=_ML)
 def Binarizer(b: Any, X: Any, *, threshold: float = 0.0) -> Any:
+    if X.dtype.is_integer:
+        low, high = integer_range(X.dtype)
+        limit = math.floor(threshold)  # an integer is above the threshold where it is above the integer below that
+        if limit < low:
+            return b.full(shape=X.shape, value=1, dtype=X.dtype)
+        return b.cast(b.greater(X, b.const(min(limit, high), X.dtype)), to=X.dtype)
     return b.cast(b.greater(X, b.const(threshold, X.dtype)), to=X.dtype)
 
 

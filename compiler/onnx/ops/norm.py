@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compiler.onnx.load import element_type
 from compiler.onnx.registry import onnx_op
 from ir.op import OpError
 from ir.ops.norm import convert, widen
@@ -94,7 +95,8 @@ def LayerNormalization(
     y = b.layer_norm(x, scale, bias, axis=axis, epsilon=float(epsilon))
     if not (b.is_output_used(1) or b.is_output_used(2)):
         return y
-    return (y, *_statistics(b, x, axis, epsilon))
+    stash = element_type(stash_type)
+    return (y, *(v if v.dtype == stash else b.cast(v, to=stash) for v in _statistics(b, x, axis, epsilon)))
 
 
 def _statistics(b: Any, x: Any, axis: int, epsilon: float) -> tuple[Any, Any]:

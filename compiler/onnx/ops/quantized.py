@@ -51,6 +51,8 @@ def dequantized(
     """DequantizeLinear of any version."""
     axis, block = granularity(x, scale, axis, block_size)
     to = element_type(output_dtype) if output_dtype else scale.dtype
+    if to == t.f8e8m0:
+        raise OpError(f"`output_dtype` must be given: no output has the type of the scale, {to}")
     return b.dequantize(x, scale, zero_point, to=to, axis=axis, block=block)
 
 
@@ -147,6 +149,9 @@ def QLinearMatMul(
     y_scale: Any,
     y_zero_point: Any,
 ) -> Any:
+    if any(v.dtype.is_float for v in (A, B, y_zero_point)):
+        product = _float_product(b, (A, a_scale, a_zero_point), (B, b_scale, b_zero_point))
+        return quantized(b, product, _wide(b, y_scale), y_zero_point, y_zero_point.dtype, axis=-2)
     acc = integer_product(b, A, B, a_zero_point, b_zero_point)
     scales = [b.cast(v, to=t.f32) if v.dtype != t.f32 else v for v in (a_scale, b_scale, y_scale)]
     left, right, out = (rank0(b, v) for v in scales)
@@ -161,6 +166,19 @@ def QLinearMatMul(
     rounded = b.round(product) + b.cast(zero, to=t.f32)
     low, high = integer_range(y_zero_point.dtype)
     return b.cast(b.clip(rounded, b.const(low, t.f32), b.const(high, t.f32)), to=y_zero_point.dtype)
+
+
+def _wide(b: Any, scale: Any) -> Any:
+    return scale if scale.dtype == t.f32 else b.cast(scale, to=t.f32)
+
+
+def _float_product(b: Any, left: tuple[Any, Any, Any], right: tuple[Any, Any, Any]) -> Any:
+    """The product in f32 of what two quantized operands stand for; scales of rank 1 are of rows, and of columns."""
+    factors = [
+        dequantized(b, x, _wide(b, scale), zero, axis=axis, output_dtype=1)
+        for (x, scale, zero), axis in ((left, -2), (right, -1))
+    ]
+    return b.matmul(*factors)
 
 
 def integer_range(dtype: DType) -> tuple[int, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from compiler.onnx.ops.arithmetic import in_floats
 from compiler.onnx.registry import onnx_op
+from ir import types as t
 
 _AXES_AS_INPUT = {
     "ReduceSum": 13,
@@ -19,6 +21,7 @@ _AXES_AS_INPUT = {
     "ReduceLogSumExp": 18,
     "ReduceSumSquare": 18,
 }
+_OF_FLOATS = ("reduce_log_sum", "reduce_log_sum_exp")
 _OPS = {
     "ReduceSum": "reduce_sum",
     "ReduceMean": "reduce_mean",
@@ -33,10 +36,17 @@ _OPS = {
 }
 
 
+def _reduced(b: Any, op_name: str, data: Any, axes: tuple[int, ...], keepdims: int) -> Any:
+    function = getattr(b, op_name)
+    if op_name in _OF_FLOATS:
+        return in_floats(b, function, data, t.f64, axes=axes, keepdims=bool(keepdims))
+    return function(data, axes=axes, keepdims=bool(keepdims))
+
+
 def _with_attribute(op_name: str) -> Callable[..., Any]:
     def reduce(b: Any, data: Any, *, axes: tuple[int, ...] = (), keepdims: int = 1) -> Any:
         chosen = tuple(axes) or tuple(range(data.rank))
-        return getattr(b, op_name)(data, axes=chosen, keepdims=bool(keepdims))
+        return _reduced(b, op_name, data, chosen, keepdims)
 
     return reduce
 
@@ -46,7 +56,7 @@ def _with_input(op_name: str) -> Callable[..., Any]:
         chosen = () if axes is None else tuple(int(axis) for axis in b.sizes(axes, "axes"))
         if not chosen and not noop_with_empty_axes:
             chosen = tuple(range(data.rank))
-        return getattr(b, op_name)(data, axes=chosen, keepdims=bool(keepdims))
+        return _reduced(b, op_name, data, chosen, keepdims)
 
     return reduce
 

@@ -112,8 +112,12 @@ def forest(nodes: dict[str, Any], leaf_trees: Any, leaf_nodes: Any, leaf_ids: An
 
 
 def transformed(b: Any, scores: Any, transform: str) -> Any:
-    """Scores[n, c] after ai.onnx.ml's `post_transform`."""
-    if transform == "NONE":
+    """Scores[n, c] after ai.onnx.ml's `post_transform`.
+
+    A score that is the only one of its row stays as it is, but for PROBIT: so it is in ONNX Runtime and the reference
+    evaluator, and so models are made that say SOFTMAX or LOGISTIC of it.
+    """
+    if transform == "NONE" or (scores.shape[1] == 1 and transform in ("LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO")):
         return scores
     if transform == "LOGISTIC":
         return b.sigmoid(scores)
@@ -286,7 +290,8 @@ def TreeEnsemble(
     made.roots = [chains[root][0] if 0 <= root < count else -1 for root in tree_roots]
     aggregate = ("AVERAGE", "SUM", "MIN", "MAX")[aggregate_function]
     scores = made.scores(b, X, n_targets, aggregate)
-    return transformed(b, scores, ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")[post_transform])
+    y = transformed(b, scores, ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")[post_transform])
+    return y if y.dtype == X.dtype else b.cast(y, to=X.dtype)
 
 
 def _member_sets(values: Any, modes: list[int]) -> dict[int, list[float]]:
