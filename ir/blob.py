@@ -171,7 +171,7 @@ class FileBlob(Blob):
 
     def chunks(self) -> Iterator[bytes]:
         # Read rather than mapped: pages of a mapping count towards resident memory until it is dropped.
-        per_chunk = CHUNK * 8 // self.dtype.bits
+        per_chunk = CHUNK * 8 // self.dtype.bits // 8 * 8  # so that every chunk starts with a whole byte
         with self._open() as file:
             for start in range(0, self.elements, per_chunk):
                 part = (min(per_chunk, self.elements - start),)
@@ -303,6 +303,9 @@ def decode(raw: np.ndarray, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
         return (raw != 0).reshape(shape)
     if dtype.bits >= 8:
         return raw.view(dtype.numpy).reshape(shape)
+    if dtype.bits == 6:  # four elements lie across three bytes
+        bits = np.unpackbits(raw, bitorder="little")[: math.prod(shape) * 6].reshape(-1, 6)
+        return np.packbits(bits, axis=1, bitorder="little").reshape(-1).view(dtype.numpy).reshape(shape)
     shifts = np.arange(0, 8, dtype.bits, dtype=np.uint8)
     mask = np.uint8((1 << dtype.bits) - 1)
     elements = ((raw[:, None] >> shifts) & mask).reshape(-1)[: math.prod(shape)]

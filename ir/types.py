@@ -77,6 +77,8 @@ f8e4m3fnuz = _dtype("f8e4m3fnuz", "float", 8, ml_dtypes.float8_e4m3fnuz)
 f8e5m2 = _dtype("f8e5m2", "float", 8, ml_dtypes.float8_e5m2)
 f8e5m2fnuz = _dtype("f8e5m2fnuz", "float", 8, ml_dtypes.float8_e5m2fnuz)
 f8e8m0 = _dtype("f8e8m0", "float", 8, ml_dtypes.float8_e8m0fnu)
+f6e2m3 = _dtype("f6e2m3", "float", 6, ml_dtypes.float6_e2m3fn)
+f6e3m2 = _dtype("f6e3m2", "float", 6, ml_dtypes.float6_e3m2fn)
 f4e2m1 = _dtype("f4e2m1", "float", 4, ml_dtypes.float4_e2m1fn)
 c64 = _dtype("c64", "complex", 64, np.complex64)
 c128 = _dtype("c128", "complex", 128, np.complex128)
@@ -86,7 +88,7 @@ DTYPES: dict[str, DType] = {
     t.name: t
     for t in (
         bool_, i8, i16, i32, i64, u8, u16, u32, u64, i4, u4, i2, u2, f16, bf16, f32, f64,
-        f8e4m3fn, f8e4m3fnuz, f8e5m2, f8e5m2fnuz, f8e8m0, f4e2m1, c64, c128, string,
+        f8e4m3fn, f8e4m3fnuz, f8e5m2, f8e5m2fnuz, f8e8m0, f6e2m3, f6e3m2, f4e2m1, c64, c128, string,
     )
 }  # fmt: skip
 _BY_NUMPY = {t.numpy: t for t in DTYPES.values()}

@@ -35,7 +35,7 @@ _STORAGE = {
     t.i4: "int8_t", t.i2: "int8_t", t.u4: "uint8_t", t.u2: "uint8_t",
     t.f16: "uint16_t", t.bf16: "uint16_t", t.f32: "float", t.f64: "double",
     t.f8e4m3fn: "uint8_t", t.f8e4m3fnuz: "uint8_t", t.f8e5m2: "uint8_t", t.f8e5m2fnuz: "uint8_t",
-    t.f8e8m0: "uint8_t", t.f4e2m1: "uint8_t",
+    t.f8e8m0: "uint8_t", t.f6e2m3: "uint8_t", t.f6e3m2: "uint8_t", t.f4e2m1: "uint8_t",
 }  # fmt: skip
 _SUB_BYTE = {t.i4: t.i8, t.i2: t.i8, t.u4: t.u8, t.u2: t.u8}
 _SATURATING = (t.f8e4m3fn, t.f8e4m3fnuz, t.f8e5m2, t.f8e5m2fnuz)

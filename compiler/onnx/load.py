@@ -33,6 +33,7 @@ _TYPE_NAMES = {
     "INT8": "i8", "INT16": "i16", "INT32": "i32", "INT64": "i64", "INT4": "i4", "INT2": "i2",
     "UINT8": "u8", "UINT16": "u16", "UINT32": "u32", "UINT64": "u64", "UINT4": "u4", "UINT2": "u2",
     "COMPLEX64": "c64", "COMPLEX128": "c128", "FLOAT4E2M1": "f4e2m1", "FLOAT8E8M0": "f8e8m0",
+    "FLOAT6E2M3": "f6e2m3", "FLOAT6E3M2": "f6e3m2",
     "FLOAT8E4M3FN": "f8e4m3fn", "FLOAT8E4M3FNUZ": "f8e4m3fnuz", "FLOAT8E5M2": "f8e5m2", "FLOAT8E5M2FNUZ": "f8e5m2fnuz",
 }  # fmt: skip
 ELEMENT_TYPES: dict[int, DType] = {
@@ -346,7 +347,7 @@ def _typed_values(tensor: onnx.TensorProto, dtype: DType, shape: tuple[int, ...]
     """Values from one of the typed fields. Small types are widened to int32 there; sub-byte ones are packed bytes."""
     name, item = _TYPED_FIELDS.get(dtype.name, ("int32_data", np.int32))
     values = getattr(tensor, name)
-    stored_bytes = bytes_in_file(dtype, shape)
+    stored_bytes = math.prod(shape) if dtype.bits == 6 else bytes_in_file(dtype, shape)
     word = np.dtype(item if issubclass(item, np.floating) else f"u{dtype.itemsize}")
     if len(values) * word.itemsize != stored_bytes:
         raise ModelError(
@@ -357,6 +358,8 @@ def _typed_values(tensor: onnx.TensorProto, dtype: DType, shape: tuple[int, ...]
     array = np.array(values, item)
     if dtype.kind == "bool":
         return ArrayBlob((array != 0).reshape(shape))
+    if dtype.bits == 6:  # the one type of less than a byte that is not packed here
+        return ArrayBlob(array.astype(np.uint8).view(dtype.numpy).reshape(shape))
     return ArrayBlob(decode(array.astype(word).view(np.uint8), dtype, shape))
 
 
@@ -368,7 +371,7 @@ def _dense(values: np.ndarray, indices: np.ndarray, shape: tuple[int, ...]) -> n
     positions = indices
     if indices.ndim == 2:
         positions = indices @ np.array([math.prod(shape[axis + 1 :]) for axis in range(len(shape))], np.int64)
-    dense = np.full(math.prod(shape), b"" if values.dtype == object else 0, values.dtype)
+    dense = np.full(math.prod(shape), "" if values.dtype == object else 0, values.dtype)
     dense[positions] = values.reshape(-1)
     return dense.reshape(shape)
 

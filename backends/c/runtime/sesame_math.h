@@ -442,6 +442,26 @@ static inline uint8_t sesame_f32_to_f8e8m0_nearest(float x) {
   return sesame_f32_to_f8e8m0(x, sesame_e8m0_half(x), 0xFFu);
 }
 
+/* float6 e2m3 and e3m2, in the low six bits: up to 7.5 and to 28; no infinity, no NaN. */
+static inline float sesame_f6_to_f32(uint8_t h, uint32_t mantissa, uint32_t bias) {
+  uint32_t bits = sesame_bits_f32(sesame_decode_magnitude(h & 0x1Fu, mantissa, bias));
+  return sesame_from_bits_f32(bits | ((uint32_t)(h & 0x20u) << 26));
+}
+
+static inline float sesame_f6e2m3_to_f32(uint8_t h) { return sesame_f6_to_f32(h, 3u, 1u); }
+static inline float sesame_f6e3m2_to_f32(uint8_t h) { return sesame_f6_to_f32(h, 2u, 3u); }
+
+/* f32 to float6, nearest even, clamped to the greatest number; NaN, which has no code, gives 0. */
+static inline uint8_t sesame_f32_to_f6(float x, uint32_t mantissa, uint32_t bias) {
+  uint32_t u = sesame_bits_f32(x);
+  uint32_t code = sesame_encode_magnitude(u & 0x7FFFFFFFu, mantissa, bias);
+  code = code > 0x1Fu ? 0x1Fu : code;
+  return x != x ? (uint8_t)0 : (uint8_t)(code | ((u >> 26) & 0x20u));
+}
+
+static inline uint8_t sesame_f32_to_f6e2m3(float x) { return sesame_f32_to_f6(x, 3u, 1u); }
+static inline uint8_t sesame_f32_to_f6e3m2(float x) { return sesame_f32_to_f6(x, 2u, 3u); }
+
 /* float4 e2m1, in the low four bits: 0 0.5 1 1.5 2 3 4 6 and their negatives; no infinity, no NaN. */
 static inline float sesame_f4e2m1_to_f32(uint8_t h) {
   uint32_t bits = sesame_bits_f32(sesame_decode_magnitude(h & 7u, 1u, 1u));

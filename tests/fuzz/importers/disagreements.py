@@ -104,6 +104,7 @@ KNOWN = [
                  lambda case: _has(case, 2)),
     Disagreement("MaxPool AveragePool LpPool", REFERENCE, "SAME pads by other amounts, and indices count the padding",
                  lambda case: _attribute(case, "auto_pad", "NOTSET") != "NOTSET"),
+    Disagreement("Pad", REFERENCE, "strings are padded with the text 0", lambda case: _dtype(case) == "string"),
     Disagreement("QLinearConv", REFERENCE, "scales of each channel are meant for images of two axes"),
     Disagreement("QLinearMatMul", REFERENCE, "scales of 16 bits are multiplied in 16 bits", lambda c: _is_half(c, 1)),
     Disagreement("QuantizeLinear", ORT, "the quotient of 16-bit floats is computed in 32", _is_half),

@@ -355,10 +355,15 @@ def _type_proto(text: str, value: Any) -> onnx.TypeProto:
 def draw(version: Version, seed: str) -> Case:
     """The case of a seed. Raises Undrawable where the plan finds none in a few attempts."""
     for attempt in range(20):
-        draft = Draft(version, random.Random(f"{seed}/{version}/{attempt}"))
         try:
-            PLANS[version.name](draft)
+            return draw_from(version, random.Random(f"{seed}/{version}/{attempt}"), f"{version}/{seed}")
         except Undrawable:
             continue
-        return draft.case(f"{version}/{seed}")
     raise Undrawable(f"{version}: no case with seed {seed}")
+
+
+def draw_from(version: Version, source: random.Random, name: str = "") -> Case:
+    """The case that `source` leads to. Raises Undrawable where it leads to none."""
+    draft = Draft(version, source)
+    PLANS[version.name](draft)
+    return draft.case(name or str(version))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.errors import CompileError, UnsupportedError
+from compiler.errors import CompileError, UnsupportedError, UsageError
 from compiler.onnx_backend import prepare
 from tests.fuzz.importers.disagreements import known
 from tests.fuzz.importers.draft import Case
@@ -65,7 +65,7 @@ def judge(case: Case, oracles: Sequence[str] = ("onnxruntime", "reference")) -> 
         inner: Sequence[CompileError] = getattr(error, "errors", (error,))
         if not answers.any(oracles):
             return verdict("unjudged", f"refused: {inner[0].message}")
-        honest = all(isinstance(each, UnsupportedError) for each in inner)
+        honest = all(isinstance(each, (UnsupportedError, UsageError)) for each in inner)
         return verdict("refused" if honest else "exception", inner[0].message)
     except Exception as error:
         if not answers.any(oracles):
