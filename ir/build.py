@@ -13,6 +13,7 @@ import numpy as np
 
 from ir import types as t
 from ir.blob import ArrayBlob, Blob
+from ir.demand import is_implied
 from ir.dims import Dim, Size, Undecided, bounded, symbol_of
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions
@@ -138,8 +139,8 @@ class Builder:
             self.graph.limits[name] = limit if greatest is None else greatest
 
     def assume_equal(self, a: Size, b: Size) -> None:
-        """Records that an op demands two sizes to be equal; emitted code checks it."""
-        if a != b and (a, b) not in self.graph.equal_dims:
+        """Records that an op demands two sizes to be equal, where others do not imply it; emitted code checks it."""
+        if not is_implied((a, b), self.graph.equal_dims):
             self.graph.equal_dims.append((a, b))
             if self.sources:
                 self.graph.demanded_by[a, b] = self.sources[0]

@@ -6,9 +6,9 @@ A demand is made and recognised without regard to the bounds of symbols, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from ir.dims import Dim, Max, Min, Size, dim_text, evaluate, maximum, minimum, names, terms, unbounded
+from ir.dims import Dim, Max, Min, Name, Size, dim_text, evaluate, maximum, minimum, names, substitute, terms, unbounded
 
 Pair = tuple[Size, Size]
 
@@ -44,6 +44,37 @@ def broken_demand(pair: Pair, sizes: Mapping[str, int]) -> str:
     return f"{_valued(left, sizes)} and {_valued(right, sizes)}; they must be equal"
 
 
+def is_implied(demand: Pair, pairs: Collection[Pair]) -> bool:
+    """Whether a demand holds wherever other pairs of sizes are equal, as far as they say so outright."""
+    left, right = demand
+    if left == right or demand in pairs or resolve(left, pairs) == resolve(right, pairs):
+        return True
+    return any(demand == equal_or_one(a, b) and is_implied((a, b), pairs) for a, b in _operands(left))
+
+
+def resolve(size: Size, pairs: Iterable[Pair]) -> Size:
+    """`size` with symbols replaced by what `pairs` say they are equal to, as far as they say so outright."""
+    left = list(pairs) if isinstance(size, Dim) else []
+    while left:
+        name, other = _solved(*left.pop(0))
+        if name is not None:
+            replaced: dict[str, Size] = {name: other}
+            size = substitute(size, replaced)
+            left = [(substitute(x, replaced), substitute(y, replaced)) for x, y in left]
+    return size
+
+
+def _solved(left: Size, right: Size) -> tuple[str | None, Size]:
+    """The symbol that one side of an equation is, and the other side."""
+    for one, other in ((left, right), (right, left)):
+        if not isinstance(one, Dim) or len(found := terms(one)) != 1:
+            continue
+        factor, monomial = found[0]
+        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Name):
+            return (None if monomial[0].name in names(other) else monomial[0].name), other
+    return None, 0
+
+
 def _distance(a: Size, b: Size) -> Size:
     return maximum(a - b, b - a)
 
@@ -71,4 +102,4 @@ def _named(size: Size, sizes: Mapping[str, int]) -> str:
     return str(size) if isinstance(size, int) else f"{dim_text(size)} ({evaluate(size, sizes)})"
 
 
-__all__ = ["Pair", "broken_demand", "equal_or_one", "not_negative", "unequal"]
+__all__ = ["Pair", "broken_demand", "equal_or_one", "is_implied", "not_negative", "resolve", "unequal"]

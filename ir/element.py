@@ -7,13 +7,15 @@ element rule to compose with, and the rule cannot tell which.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from ir import types as t
-from ir.dims import Size, bounded, upper_bound
+from ir.demand import Pair, is_implied
+from ir.dims import Dim, Size, bounded, decide_eq, minimum, names, upper_bound
 from ir.expr import Expr, Index, Load, Operand, Reduce, Var, apply, as_expr, cast, const, loop_var, select
 from ir.kernel import Assign, For, If, Let, Local, Mark, Stmt, Store, Variable, While
 from ir.types import DType, TensorType
@@ -89,6 +91,64 @@ class Tensor:
         """The element that NumPy broadcasting pairs with `index` of a result of at least this rank."""
         own = list(index)[len(index) - self.rank :]
         return self.at(*(0 if size == 1 else i for i, size in zip(own, self.shape)))
+
+    def stretched_at(self, index: Sequence[Operand], shape: Sequence[Size]) -> Expr:
+        """`broadcast_at` in a result of `shape`, where an axis of the tensor may turn out to be 1 when it runs."""
+        own, sizes = list(index)[len(index) - self.rank :], shape[len(shape) - self.rank :]
+        inner = [all(size == 1 for size in self.shape[axis + 1 :]) for axis in range(self.rank)]
+        return self.at(*map(_stretched, own, self.shape, sizes, inner))
+
+
+def may_stretch(own: Size, size: Size) -> bool:
+    """Whether an axis of size `own` that pairs with one of `size` may turn out to be 1 where that is not.
+
+    Sizes with symbols in common are two ways to compute one size, and demanded to be equal.
+    """
+    unrelated = isinstance(own, Dim) and size not in (own, 1) and not names(own) & names(size)
+    return unrelated and decide_eq(own, 1) is not False
+
+
+def _stretched(index: Operand, own: Size, size: Size, is_inner: bool) -> Operand:
+    """The index along an axis of size `own`, which is `size` or 1, for one along an axis of `size`."""
+    if own == 1:
+        return 0
+    if not may_stretch(own, size) or _is_aligned(own, size, is_inner):
+        return index
+    return as_expr(index, t.i64) * Index(t.i64, minimum(own - 1, 1))
+
+
+@dataclass
+class Alignment:
+    """Which sizes `stretched_at` takes to be equal: those in `known`, and with `is_assumed` all whose elements lie one
+    after another in memory and that have no symbol of `late`. These are then in `assumed`."""
+
+    known: Collection[Pair] = ()
+    is_assumed: bool = False
+    late: Collection[str] = ()
+    assumed: dict[Pair, None] = field(default_factory=dict)
+
+
+_alignment: ContextVar[Alignment | None] = ContextVar("alignment", default=None)
+
+
+@contextmanager
+def aligned(alignment: Alignment) -> Iterator[Alignment]:
+    """Has element rules take some sizes to be equal that could be 1 instead."""
+    token = _alignment.set(alignment)
+    try:
+        yield alignment
+    finally:
+        _alignment.reset(token)
+
+
+def _is_aligned(own: Size, size: Size, is_inner: bool) -> bool:
+    alignment = _alignment.get() or Alignment()
+    if is_implied((own, size), alignment.known):
+        return True
+    if alignment.is_assumed and is_inner and not (names(own) | names(size)) & set(alignment.late):
+        alignment.assumed[own, size] = None
+        return True
+    return False
 
 
 def buffer_tensor(name: str, type_: TensorType) -> Tensor:
@@ -298,7 +358,7 @@ class Output(Tensor):
 
 
 __all__ = [
-    "KernelBuilder", "Names", "Output", "Tensor", "all_over", "any_over", "apply", "buffer_tensor", "cast",
-    "computed_tensor", "const", "guard", "highest", "identity", "inside", "lowest", "max_over", "min_over", "naming",
-    "prod_over", "select", "sum_over",
+    "Alignment", "KernelBuilder", "Names", "Output", "Tensor", "aligned", "all_over", "any_over", "apply",
+    "buffer_tensor", "cast", "computed_tensor", "const", "guard", "highest", "identity", "inside", "lowest", "max_over",
+    "may_stretch", "min_over", "naming", "prod_over", "select", "sum_over",
 ]  # fmt: skip

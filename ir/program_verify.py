@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
+from ir.demand import resolve
 from ir.dims import Size, bounded, decide_le, evaluate, names, substitute
 from ir.kernel import Kernel
 from ir.kernel_verify import kernel_problems
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, blocks_of, touched
 from ir.types import DType, TensorType, bool_, i64
-from ir.verify import resolve, shapes_agree
+from ir.verify import shapes_agree
 
 ALIGNMENT = 64
 """Bytes that the size of every slot is a multiple of."""

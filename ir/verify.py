@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ir.dim_form import Name
-from ir.dims import Dim, Size, bounded, decide_eq, names, substitute, terms
+from ir.demand import resolve
+from ir.dims import Size, bounded, decide_eq
 from ir.graph import Graph, Node, Value
 from ir.kernel import Kernel
 from ir.op import assumptions
@@ -94,29 +94,6 @@ def sizes_agree(a: Size, b: Size, bounds: Bounds, equal_dims: Pairs) -> bool:
         return True
     with bounded(bounds):
         return decide_eq(resolve(a, equal_dims), resolve(b, equal_dims)) is True
-
-
-def resolve(size: Size, equal_dims: Pairs) -> Size:
-    """`size` with symbols replaced by what `equal_dims` says they are equal to, as far as it says so outright."""
-    pairs = list(equal_dims) if isinstance(size, Dim) else []
-    while pairs:
-        name, other = _solved(*pairs.pop(0))
-        if name is not None:
-            replaced: dict[str, Size] = {name: other}
-            size = substitute(size, replaced)
-            pairs = [(substitute(x, replaced), substitute(y, replaced)) for x, y in pairs]
-    return size
-
-
-def _solved(left: Size, right: Size) -> tuple[str | None, Size]:
-    """The symbol that one side of an equation is, and the other side."""
-    for one, other in ((left, right), (right, left)):
-        if not isinstance(one, Dim) or len(found := terms(one)) != 1:
-            continue
-        factor, monomial = found[0]
-        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Name):
-            return (None if monomial[0].name in names(other) else monomial[0].name), other
-    return None, 0
 
 
 # Graphs.

@@ -23,12 +23,12 @@ from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.needs import inputs_behind
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
+from ir.demand import resolve
 from ir.dims import Dim, Size, bounded, decide_eq
 from ir.element import Names
 from ir.graph import Graph, Node, Value
 from ir.op import OpError, UnknownValue
 from ir.types import SequenceType, TensorType, Type
-from ir.verify import resolve
 
 _NEST_LIMIT = 32
 _T = TypeVar("_T")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from compiler.passes.fuse import is_view
 from compiler.pipeline import lower_pass
 from ir import types as t
 from ir.blob import ArrayBlob
+from ir.demand import Pair
 from ir.dims import Dim, Size, Undecided, bounded, greatest, names, symbol, symbol_of, upper_bound
-from ir.element import KernelBuilder, Names, Output, Tensor, buffer_tensor, identity, naming
+from ir.element import Alignment, KernelBuilder, Names, Output, Tensor, aligned, buffer_tensor, const, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
 from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical, fingerprint, rename
@@ -47,8 +49,9 @@ def lower(graph: Graph) -> Program:
             program.inputs.append(state.of[value])
             program.input_names.append(name)
         state.claim_outputs(graph)
-        program.steps = state.nodes(graph)
-        state.finish_outputs(graph, program.steps)
+        steps = state.nodes(graph)
+        state.finish_outputs(graph, steps)
+        program.steps = [*state.first, *steps]
         program.limits = _limits(program, state.limits)
     return program
 
@@ -93,6 +96,9 @@ def _check_tensors(graph: Graph) -> None:
             raise UnsupportedError("E0410", f"{kind} '{name}' is {value.type}; compiled programs work on tensors only")
 
 
+Version: TypeAlias = tuple[Kernel, tuple[Size, ...], tuple[int, ...]]
+
+
 @dataclass
 class _Lowering:
     program: Program
@@ -101,7 +107,9 @@ class _Lowering:
     kernel_names: Names = field(default_factory=Names)
     buffer_names: Names = field(default_factory=Names)
     outputs: dict[Value, str] = field(default_factory=dict)
-    made: dict[Hashable, tuple[tuple[Kernel, tuple[Size, ...]], tuple[int, ...]]] = field(default_factory=dict)
+    made: dict[Hashable, tuple[list[Version], tuple[Pair, ...]]] = field(default_factory=dict)
+    agreements: dict[tuple[Pair, ...], str] = field(default_factory=dict)
+    first: list[Step] = field(default_factory=list)
     limits: dict[str, Size | None] = field(default_factory=dict)
     size_names: Names = field(default_factory=Names)
 
@@ -177,18 +185,50 @@ class _Lowering:
         place = "output" if value in self.outputs else "arena"
         return self.buffer(value, place)
 
-    def node(self, node: Node) -> Call:
+    def node(self, node: Node) -> Step:
+        """The call of a node's kernel; where an operand's last axis may turn out to be 1, one of two kernels."""
         key = _key_of(node)
         made = self.made.get(key)
-        values = [v for v in dict.fromkeys(node.inputs) if v is not None]
         if made is None:
-            kernel, operands = kernel_of(node)
-            made = (self.shared(kernel), tuple(values.index(v) for v in operands))
-            self.made[key] = made
-        (kernel, sizes), positions = made
-        args = tuple(self.operand(values[position]) for position in positions)
+            with aligned(Alignment(self.program.equal_dims, True, self.limits)) as alignment:
+                versions = [self.version(node)]
+            if alignment.assumed:
+                with aligned(Alignment(self.program.equal_dims)):
+                    versions.append(self.version(node))
+            made = self.made[key] = versions, tuple(alignment.assumed)
+        versions, assumed = made
+        values = _operands(node)
         results = tuple(self.result(v) for v in node.outputs)
-        return Call(kernel, args + results, sizes, node.sources)
+        calls = [
+            Call(kernel, (*(self.operand(values[i]) for i in positions), *results), sizes, node.sources)
+            for kernel, sizes, positions in versions
+        ]
+        if not assumed:
+            return calls[0]
+        return Branch(self.agreement(assumed, node.sources), (calls[0],), (calls[1],), node.sources)
+
+    def version(self, node: Node) -> Version:
+        """A node's kernel, what sizes to call it with, and which of the node's operands it takes."""
+        kernel, operands = kernel_of(node)
+        values = _operands(node)
+        return *self.shared(kernel), tuple(values.index(v) for v in operands)
+
+    def agreement(self, pairs: tuple[Pair, ...], sources: tuple[str, ...]) -> str:
+        """The buffer that says whether sizes are equal; the step that fills it is one of the first."""
+        if pairs not in self.agreements:
+            truth = TensorType(t.bool_, ())
+            name = self.buffer_names.fresh("sizes_agree")
+            self.program.buffers[name] = ProgramBuffer(name, truth, "arena")
+            names_ = Names(sorted(n for pair in pairs for size in pair for n in names(size)))
+            y, k = Output(names_.fresh("y"), truth), KernelBuilder(names_)
+            agree: Expr = const(True, t.bool_)
+            for a, b in pairs:
+                agree = agree & Index(t.i64, a).equals(Index(t.i64, b))
+            k.store(y, (), agree)
+            kernel = Kernel("sizes_agree", (Buffer(y.name, truth, "out"),), k.body)
+            self.first.append(self.call(kernel, (name,), sources))
+            self.agreements[pairs] = name
+        return self.agreements[pairs]
 
     def call(self, kernel: Kernel, args: tuple[str, ...], sources: tuple[str, ...]) -> Call:
         first, sizes = self.shared(kernel)
@@ -342,6 +382,11 @@ def _row_kernel(row: TensorType, stacked: TensorType, counter: str) -> Kernel:
     with k.loop("parallel", i=row.elements) as i:
         k.store(Output(y, target), (Index(t.i64, symbol(counter) * row.elements) + i,), buffer_tensor(x, source).at(i))
     return Kernel("stack_row", (Buffer(x, source), Buffer(y, target, "out")), k.body)
+
+
+def _operands(node: Node) -> list[Value]:
+    """The distinct operands of a node that are there."""
+    return [v for v in dict.fromkeys(node.inputs) if v is not None]
 
 
 def _key_of(node: Node) -> Hashable:

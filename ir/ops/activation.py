@@ -16,7 +16,7 @@ from ir.element import Tensor, apply, cast, select
 from ir.expr import Expr
 from ir.functions import FUNCTIONS
 from ir.op import Op, case, ints, op, require
-from ir.ops.elementwise import NUMBERS, broadcast_shapes, row, same_dtype
+from ir.ops.elementwise import NUMBERS, broadcasts_to, row, same_dtype
 from ir.ops.reduction import accumulator, normal_axes, wide
 from ir.types import DType, TensorType
 
@@ -95,10 +95,7 @@ class Prelu(Op):
 
     def infer(self, x: TensorType, slope: TensorType) -> TensorType:
         require(same_dtype("prelu", x, slope).kind in NUMBERS, lambda: f"prelu does not take {x.dtype}")
-        shape = broadcast_shapes(x.shape, slope.shape)
-        require(len(shape) == x.rank, lambda: f"prelu: slope {slope} does not broadcast to {x}")
-        for size, result in zip(x.shape, shape):
-            require(size == result or size != 1, lambda: f"prelu: slope {slope} does not broadcast to {x}")
+        require(broadcasts_to(slope.shape, x.shape), lambda: f"prelu: slope {slope} does not broadcast to {x}")
         return x
 
     def reference(self, x: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -107,7 +104,7 @@ class Prelu(Op):
 
     def element(self, i: tuple[Expr, ...], x: Tensor, slope: Tensor) -> Expr:
         value = x.at(*i)
-        return select(value < 0, value * slope.broadcast_at(i), value)
+        return select(value < 0, value * slope.stretched_at(i, x.shape), value)
 
 
 @op

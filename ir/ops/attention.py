@@ -15,7 +15,7 @@ from ir.dims import Size, decide_eq
 from ir.element import Tensor, cast, select
 from ir.expr import Expr
 from ir.op import Op, OpError, assume_equal, case, op, require
-from ir.ops.elementwise import broadcast_shapes, same_dtype
+from ir.ops.elementwise import broadcasts_to, same_dtype
 from ir.ops.reduction import accumulator
 from ir.types import DType, TensorType, dtype_of
 
@@ -25,6 +25,17 @@ _STAGES = ("", "raw", "capped", "masked", "weights")
 def _require_equal(what: str, a: Size, b: Size) -> None:
     require(decide_eq(a, b) is not False, lambda: f"attention: {what} is {a} and {b}")
     assume_equal(a, b)
+
+
+def _masks(mask: tuple[Size, ...], scores: tuple[Size, ...]) -> bool:
+    """Whether a mask broadcasts to scores; demands what that takes. Its last axis is 1 only where it is known to be:
+    ONNX pads a mask for fewer keys, of which one for a single key cannot be told when it runs."""
+    if mask and mask[-1] != 1:
+        if decide_eq(mask[-1], scores[-1]) is False:
+            return False
+        assume_equal(mask[-1], scores[-1])
+        mask = (*mask[:-1], scores[-1])
+    return broadcasts_to(mask, scores)
 
 
 @op
@@ -73,7 +84,7 @@ class Attention(Op):
         shape = (*q.shape[:3], k.shape[2])
         if mask is not None:
             require(mask.dtype in (t.bool_, q.dtype), lambda: f"attention: mask is {mask}")
-            require(len(broadcast_shapes(shape, mask.shape)) == 4, lambda: f"attention: mask is {mask}")
+            require(_masks(mask.shape, shape), lambda: f"attention: mask is {mask}, scores are {list(shape)}")
         for name, vector in (("start", start), ("lengths", lengths)):
             if vector is not None and (vector.rank != 1 or not vector.dtype.is_integer):
                 raise OpError(f"attention: {name} is {vector}")

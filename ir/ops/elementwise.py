@@ -7,14 +7,16 @@ functions that networks apply to sums in `activation`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf, nan
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size
-from ir.element import Tensor, apply, cast, const, select
+from ir.demand import equal_or_one
+from ir.dims import Size, decide_eq
+from ir.element import Tensor, apply, cast, const, may_stretch, select
 from ir.expr import Expr
 from ir.functions import FUNCTIONS, convert
 from ir.op import Op, OpError, assume_equal, case, op, require
@@ -24,19 +26,24 @@ from ir.types import DType, TensorType
 NUMBERS = ("float", "int", "uint")
 
 
-def broadcast_shapes(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
-    """The NumPy broadcast of shapes. Two different symbolic dims (or a dim and a number) count as equal: the first
-    wins, and the builder records the assumption. Raises OpError where numbers contradict."""
+def broadcast_shapes(*shapes: tuple[Size, ...], stretches: bool = False) -> tuple[Size, ...]:
+    """The NumPy broadcast of shapes. Raises OpError where numbers contradict.
+
+    Where two sizes differ of which one is symbolic, the operand with most axes other than 1 (of those, the first) gives
+    the size of the result, a number before a symbol. The sizes are demanded to be equal; with `stretches`, which is for
+    element rules that read by `Tensor.stretched_at`, sizes of unrelated symbols may turn out to be 1 as well.
+    """
     rank = max((len(s) for s in shapes), default=0)
+    ordered = sorted(shapes, key=lambda shape: -sum(size != 1 for size in shape)) if stretches else shapes
     result: list[Size] = []
     for axis in range(rank):
-        sizes = [s[axis - rank + len(s)] for s in shapes if axis - rank + len(s) >= 0]
-        result.append(broadcast_sizes(sizes))
+        sizes = [s[axis - rank + len(s)] for s in ordered if axis - rank + len(s) >= 0]
+        result.append(broadcast_sizes(sizes, stretches))
     return tuple(result)
 
 
-def broadcast_sizes(sizes: list[Size]) -> Size:
-    """One axis of `broadcast_shapes`."""
+def broadcast_sizes(sizes: list[Size], stretches: bool = False) -> Size:
+    """One axis of `broadcast_shapes`: the first of `sizes` that is a number other than 1, else a symbolic one."""
     wide = list(dict.fromkeys(size for size in sizes if size != 1))
     if not wide:
         return 1
@@ -45,8 +52,23 @@ def broadcast_sizes(sizes: list[Size]) -> Size:
         raise OpError(f"sizes {fixed[0]} and {fixed[1]} do not broadcast")
     chosen = fixed[0] if fixed else wide[0]
     for other in wide:
-        assume_equal(other, chosen)
+        demand_paired(other, chosen, stretches)
     return chosen
+
+
+def demand_paired(own: Size, size: Size, stretches: bool = True) -> None:
+    """Demands that an axis of size `own` can be read along one of `size`: that it is as long, or 1 where it may be."""
+    assume_equal(*(equal_or_one(own, size) if stretches and may_stretch(own, size) else (own, size)))
+
+
+def broadcasts_to(shape: Sequence[Size], target: Sequence[Size]) -> bool:
+    """Whether a tensor of `shape` may broadcast to `target`, read by `Tensor.stretched_at`; demands what that takes."""
+    pairs = [(own, size) for own, size in zip(reversed(shape), reversed(target)) if own != 1]
+    if len(shape) > len(target) or any(decide_eq(*pair) is False and not may_stretch(*pair) for pair in pairs):
+        return False
+    for own, size in pairs:
+        demand_paired(own, size)
+    return True
 
 
 def same_dtype(op_name: str, *types: TensorType) -> DType:
@@ -72,7 +94,7 @@ class Elementwise(Op):
         dtype = same_dtype(self.name, *operands)
         require(dtype.kind in self.kinds, lambda: f"{self.name} does not take {dtype}")
         out = t.bool_ if FUNCTIONS[self.function or self.name].is_predicate else dtype
-        return TensorType(out, broadcast_shapes(*(x.shape for x in operands)))
+        return TensorType(out, broadcast_shapes(*(x.shape for x in operands), stretches=True))
 
     def compute(self, *operands: np.ndarray) -> np.ndarray:
         name = self.function or self.name
@@ -108,7 +130,13 @@ class Binary(Elementwise):
         return self.compute(a, b)
 
     def element(self, i: tuple[Expr, ...], a: Tensor, b: Tensor) -> Expr:
-        return apply(self.function or self.name, a.broadcast_at(i), b.broadcast_at(i))
+        return apply(self.function or self.name, *paired(i, a, b))
+
+
+def paired(i: Sequence[Expr], *tensors: Tensor) -> list[Expr]:
+    """The elements of broadcast operands that make element `i` of the result."""
+    shape = broadcast_shapes(*(x.shape for x in tensors), stretches=True)
+    return [x.stretched_at(i, shape) for x in tensors]
 
 
 def row(dtype: str, *values: Any) -> np.ndarray:
@@ -214,7 +242,7 @@ class Pow(Binary):
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
         for x in (a, b):
             require(x.dtype.kind in NUMBERS, lambda: f"pow does not take {a.dtype} and {b.dtype}")
-        return TensorType(a.dtype, broadcast_shapes(a.shape, b.shape))
+        return TensorType(a.dtype, broadcast_shapes(a.shape, b.shape, stretches=True))
 
     @staticmethod
     def computed_in(a: DType, b: DType) -> DType:
@@ -233,7 +261,7 @@ class Pow(Binary):
 
     def element(self, i: tuple[Expr, ...], a: Tensor, b: Tensor) -> Expr:
         wide = self.computed_in(a.dtype, b.dtype)
-        return cast(apply("pow", cast(a.broadcast_at(i), wide), cast(b.broadcast_at(i), wide)), a.dtype)
+        return cast(apply("pow", *(cast(x, wide) for x in paired(i, a, b))), a.dtype)
 
 
 @op
@@ -546,4 +574,7 @@ class BitCast(Op):
         return raw.view(self.to.numpy)
 
 
-__all__ = ["NUMBERS", "Binary", "Elementwise", "Unary", "broadcast_shapes", "broadcast_sizes", "same_dtype"]
+__all__ = [
+    "NUMBERS", "Binary", "Elementwise", "Unary", "broadcast_shapes", "broadcast_sizes", "broadcasts_to", "paired",
+    "same_dtype",
+]  # fmt: skip

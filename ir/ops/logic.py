@@ -16,7 +16,7 @@ from ir.element import Tensor, apply, const, select
 from ir.expr import Expr
 from ir.op import Op, case, op, require
 from ir.ops.cells import in_rows
-from ir.ops.elementwise import NUMBERS, Binary, Unary, broadcast_shapes, row, same_dtype
+from ir.ops.elementwise import NUMBERS, Binary, Unary, broadcast_shapes, paired, row, same_dtype
 from ir.ops.movement import same_width
 from ir.types import TensorType
 
@@ -138,7 +138,7 @@ class Equal(Binary):
 
 def same_cells(b: Any, x: Any, y: Any) -> Any:
     """Whether strings are equal, as bool; their cells are x and y, whose shapes broadcast."""
-    shape = broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    shape = broadcast_shapes(x.shape[:-1], y.shape[:-1], stretches=True)
     return b.reshape(b.equal_cells(in_rows(b, x, shape), in_rows(b, y, shape)), shape=shape)
 
 
@@ -200,13 +200,14 @@ class Where(Op):
 
     def infer(self, condition: TensorType, a: TensorType, b: TensorType) -> TensorType:
         require(condition.dtype == t.bool_, lambda: f"where: the condition is {condition.dtype}")
-        return TensorType(same_dtype("where", a, b), broadcast_shapes(condition.shape, a.shape, b.shape))
+        shape = broadcast_shapes(condition.shape, a.shape, b.shape, stretches=True)
+        return TensorType(same_dtype("where", a, b), shape)
 
     def reference(self, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(condition, a, b)
 
     def element(self, i: tuple[Expr, ...], condition: Tensor, a: Tensor, b: Tensor) -> Expr:
-        return select(condition.broadcast_at(i), a.broadcast_at(i), b.broadcast_at(i))
+        return select(*paired(i, condition, a, b))
 
     def on_cells(self, b: Any, condition: Any, x: Any, y: Any) -> Any:
         return b.where(b.reshape(condition, shape=(*condition.shape, 1)), *same_width(b, x, y))

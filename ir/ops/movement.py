@@ -17,7 +17,7 @@ from ir.dims import Dim, FloorDiv, Size, decide_eq, decide_le, lower_bound, maxi
 from ir.element import Tensor, apply, const, select
 from ir.expr import Expr, Index
 from ir.op import Op, OpError, assume_equal, case, ints, op, require, sizes
-from ir.ops.elementwise import broadcast_sizes, same_dtype
+from ir.ops.elementwise import broadcasts_to, same_dtype
 from ir.types import TensorType
 
 
@@ -201,20 +201,15 @@ class Expand(Op):
     ]  # fmt: skip
 
     def infer(self, x: TensorType) -> TensorType:
-        require(x.rank <= len(self.shape), lambda: f"expand: {x} has more axes than {shape_text(self.shape)}")
-        for own, size in zip(x.shape, self.shape[len(self.shape) - x.rank :]):
-            if own == 1:
-                continue
-            fits = decide_eq(own, size) is not False
-            require(fits, lambda: f"expand: {x} does not broadcast to {shape_text(self.shape)}")
-            assume_equal(own, size)
+        fits = broadcasts_to(x.shape, self.shape)
+        require(fits, lambda: f"expand: {x} does not broadcast to {shape_text(self.shape)}")
         return x.with_shape(self.shape)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         return np.broadcast_to(x, [int(s) for s in self.shape])
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
-        return x.broadcast_at(i)
+        return x.stretched_at(i, self.shape)
 
     def on_cells(self, b: Any, x: Any) -> Any:
         return b.expand(x, shape=(*self.shape, x.shape[-1]))
@@ -470,10 +465,3 @@ class Trilu(Op):
         off = i[-1] - i[-2]
         kept = off >= diagonal if self.upper else off <= diagonal
         return select(kept, x.at(*i), const(0, x.dtype))
-
-
-def broadcast_to(shape: Sequence[Size], target: Sequence[Size]) -> tuple[Size, ...]:
-    """The common shape of a tensor of `shape` and a target that may be smaller (ONNX Expand). Raises OpError."""
-    rank = max(len(shape), len(target))
-    padded = [(1,) * (rank - len(s)) + tuple(s) for s in (shape, target)]
-    return tuple(broadcast_sizes(list(pair)) for pair in zip(*padded))

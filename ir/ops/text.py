@@ -47,14 +47,14 @@ class StringConcat(Op):
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
         _require_strings("string_concat", a, b)
-        return TensorType(t.string, broadcast_shapes(a.shape, b.shape))
+        return TensorType(t.string, broadcast_shapes(a.shape, b.shape, stretches=True))
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a, b = np.broadcast_arrays(a, b)
         return string_array([x + y for x, y in zip(texts(a), texts(b))], a.shape)
 
     def on_cells(self, b: Any, x: Any, y: Any) -> Any:
-        shape = broadcast_shapes(x.shape[:-1], y.shape[:-1])
+        shape = broadcast_shapes(x.shape[:-1], y.shape[:-1], stretches=True)
         joined = b.concat_cells(in_rows(b, x, shape), in_rows(b, y, shape))
         return b.reshape(joined, shape=(*shape, joined.shape[1]))
 

@@ -78,7 +78,7 @@ def test_sizes_that_a_branch_demands_to_be_equal_are_checked_where_it_runs():
     three, five = np.ones(3, np.float32), np.ones(5, np.float32)
     assert run_program(program, {"c": np.array(True), "p": five, "q": five})["y"].tolist() == [2.0] * 5
     assert run_program(program, {"c": np.array(False), "p": five, "q": three})["y"].tolist() == [-1.0] * 5
-    with pytest.raises(ValueError, match="must be equal"):
+    with pytest.raises(ValueError, match="M is 3, it must be N"):
         run_program(program, {"c": np.array(True), "p": five, "q": three})
 
 

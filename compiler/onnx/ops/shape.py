@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from compiler.onnx.registry import onnx_op
-from ir.demand import not_negative, unequal
+from ir.demand import equal_or_one, not_negative, unequal
 from ir.dims import Size, decide_eq, decide_le, minimum, upper_bound
+from ir.element import may_stretch
 from ir.op import OpError
-from ir.ops.movement import broadcast_to
 
 
 def normal_axis(axis: Size, rank: int, what: str = "axis") -> int:
@@ -186,8 +186,23 @@ def Expand(b: Any, data: Any, shape: Any) -> Any:
     target = b.sizes(shape, "shape")
     if any(isinstance(size, int) and size < 0 for size in target):
         raise OpError(f"`shape` is {list(target)}; sizes cannot be negative")
-    wide = broadcast_to(data.shape, target)
+    rank = max(data.rank, len(target))
+    padded = [(1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (data.shape, target)]
+    wide = tuple(_expanded(b, own, size) for own, size in zip(*padded))
     return data if wide == data.shape else b.expand(data, shape=wide)
+
+
+def _expanded(b: Any, own: Size, size: Size) -> Size:
+    """The size that an axis of `own` has when expanded to `size`, where either may be 1. Raises OpError."""
+    if size == 1 or own == size:
+        return own
+    if own == 1 or may_stretch(own, size):
+        return size  # that `own` is 1 or `size` is demanded by the op
+    if may_stretch(size, own):
+        b.assume_equal(*equal_or_one(size, own))
+        return own
+    demand_equal(b, own, size, f"an axis of size {own} does not expand to {size}")
+    return own
 
 
 __all__ = ["demand_equal", "elements", "from_front", "normal_axes", "normal_axis", "reshaped"]
