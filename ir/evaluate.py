@@ -61,9 +61,14 @@ def evaluate_values(
 
 
 def materialise(op: Op, sizes: Mapping[str, int]) -> Op:
-    """`op` with every symbolic size among its attributes evaluated. Raises KeyError for an unknown symbol."""
+    """`op` with every symbolic size among its attributes evaluated, but for those that it defines itself.
+
+    Raises KeyError for an unknown symbol.
+    """
     changed = {}
     for field in dataclasses.fields(op):  # type: ignore[arg-type]
+        if field.name in op.defines:
+            continue
         old = getattr(op, field.name)
         new = _substituted(old, sizes)
         if new is not old:

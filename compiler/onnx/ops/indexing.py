@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +12,8 @@ from compiler.onnx.ops.movement import sliced
 from compiler.onnx.ops.shape import elements, from_front, normal_axis, reshaped
 from compiler.onnx.registry import onnx_op
 from ir import types as t
-from ir.dims import Size
-from ir.op import OpError, UnknownValue
+from ir.dims import Size, decide_le, minimum
+from ir.op import OpError
 
 
 @onnx_op("Gather", since=1)
@@ -148,36 +148,59 @@ def CumProd(b: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) 
     return _scan(b, "cum_prod", x, axis, exclusive, reverse)
 
 
-def _known(value: Any, what: str) -> np.ndarray:
-    """The content of a value whose elements decide the size of a result. Raises OpError where it is not known."""
-    if value.content is None or (value.content.dtype == object and value.dtype != t.string):
-        raise UnknownValue(f"the size of its result depends on `{what}`, which is computed at run time", value)
-    return value.content
+def _is_known(value: Any) -> bool:
+    """Whether the elements themselves are known: what is selected from them has a size known when compiling, too."""
+    return value.content is not None and (value.content.dtype != object or value.dtype == t.string)
+
+
+def nonzero(b: Any, x: Any, size: Callable[[], Size]) -> Any:
+    """The indices of what is not 0 as columns; where they are not known when compiling, as many as `size()` says."""
+    if x.dtype.kind == "complex":
+        raise OpError(f"it does not take {x.dtype}")
+    filled = getattr(x.node.op, "value", 0) if x.node is not None and x.node.op.name == "full" else 0
+    if x.rank == 1 and filled:  # how old exporters write a range
+        return b.iota(shape=(1, x.shape[0]), axis=1)
+    if _is_known(x):
+        places = np.argwhere(x.content) if x.rank else np.zeros((int(bool(x.content)), 0))
+        return b.const(np.ascontiguousarray(places.T, dtype=np.int64))
+    if x.dtype == t.string:
+        raise OpError("of strings, it takes constants only")
+    return b.nonzero(x, size=size())
+
+
+def _chosen(b: Any, condition: Any, axis: int) -> Any:
+    """The places along one axis where a condition holds; `axis` is that of the first output whose size this is."""
+    places = nonzero(b, condition, lambda: b.run_time_size(axis))
+    return b.reshape(places, shape=(places.shape[1],))
 
 
 @onnx_op("NonZero", since=9)
 def NonZero(b: Any, x: Any) -> Any:
-    filled = getattr(x.node.op, "value", 0) if x.node is not None and x.node.op.name == "full" else 0
-    if x.rank == 1 and filled:  # how old exporters write a range
-        return b.iota(shape=(1, x.shape[0]), axis=1)
-    return b.const(np.array(np.nonzero(_known(x, "x")), dtype=np.int64).reshape(x.rank, -1))
+    return nonzero(b, x, lambda: b.run_time_size(1))
 
 
 @onnx_op("Compress", since=9)
 def Compress(b: Any, x: Any, condition: Any, *, axis: int | None = None) -> Any:
-    chosen = np.flatnonzero(_known(condition, "condition")).astype(np.int64)
-    if axis is None:
-        return b.gather(reshaped(b, x, (elements(x.shape),)), b.const(chosen), axis=0)
-    return b.gather(x, b.const(chosen), axis=normal_axis(axis, x.rank))
+    if condition.rank != 1:
+        raise OpError(f"the condition is {condition.type}; it must have one axis")
+    x = reshaped(b, x, (elements(x.shape),)) if axis is None else x
+    along = 0 if axis is None else normal_axis(axis, x.rank)
+    if decide_le(condition.shape[0], x.shape[along]) is not True:  # what lies beyond the axis chooses nothing
+        length = minimum(condition.shape[0], x.shape[along])
+        condition = b.slice(condition, starts=(0,), shape=(length,), steps=(1,))
+    return b.gather(x, _chosen(b, condition, along), axis=along)
 
 
 @onnx_op("Unique", since=11)
 def Unique(b: Any, x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
-    array = _known(x, "x")
-    along = None if axis is None else normal_axis(axis, x.rank)
-    _, first, inverse, counts = np.unique(array, True, True, True, axis=along)
-    order = np.arange(len(first)) if sorted else np.argsort(first)
-    rank_of = np.argsort(order)
-    values = np.take(array.reshape(-1) if along is None else array, first[order], axis=along or 0)
-    numbers = (first[order], rank_of[inverse.reshape(-1)], counts[order])
-    return (b.const(np.asarray(values)), *(b.const(n.astype(np.int64)) for n in numbers))
+    if x.dtype.kind == "complex":
+        raise OpError(f"it does not take {x.dtype}")
+    x = reshaped(b, x, (elements(x.shape),)) if axis is None else x
+    along = 0 if axis is None else normal_axis(axis, x.rank)
+    first, inverse, counts = b.unique_places(x, axis=along, ordered=bool(sorted))
+    if _is_known(first):
+        distinct = b.const(np.arange(int((first.content >= 0).sum())))
+    else:
+        distinct = _chosen(b, b.greater_or_equal(first, b.const(0, t.i64)), along)
+    first = b.gather(first, distinct, axis=0)
+    return b.gather(x, first, axis=along), first, inverse, b.gather(counts, distinct, axis=0)
