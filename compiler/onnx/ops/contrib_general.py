@@ -188,3 +188,44 @@ def _rotated(b: Any, x: Any, count: int) -> Any:
     """The bits of a u32 moved up in a circle."""
     up = b.shift_left(x, b.const(count, t.u32))
     return b.or_(up, b.shift_right(x, b.const(32 - count, t.u32)))
+
+
+@onnx_op("Unique", domain=_MS)
+def Unique(b: Any, x: Any) -> Any:
+    """The values in the order in which they come, where each of x stands among them, and how often it comes."""
+    if x.rank != 1:
+        raise OpError(f"the input is {x.type}; it must have 1 axis")
+    values, _, places, counts = indexing.Unique(b, x, sorted=0)
+    return values, places, counts
+
+
+@onnx_op("WordConvEmbedding", domain=_MS)
+def WordConvEmbedding(
+    b: Any, Sequence: Any, W: Any, B: Any, C: Any, *, char_embedding_size: int = 0, conv_window_size: int = 0,
+    embedding_size: int = 0,
+) -> Any:  # fmt: skip
+    """For each word, the greatest answer of each filter to a run of its characters.
+
+    A word has as many characters as it has numbers above 0, but at least as many as a filter is long; one that starts
+    with 0 has none, and gives zeros.
+    """
+    if Sequence.rank != 2 or W.rank != 4 or C.rank != 2:
+        raise OpError(f"words {Sequence.type}, filters {W.type} and characters {C.type} must have 2, 4 and 2 axes")
+    filters, _, width, size = W.shape
+    for what, given, size_ in (
+        ("char_embedding_size", char_embedding_size, size), ("conv_window_size", conv_window_size, width),
+        ("embedding_size", embedding_size, filters),
+    ):  # fmt: skip
+        if given and given != size_:
+            raise OpError(f"`{what}` is {given}, but the filters are {W.type}")
+    words, length = Sequence.shape
+    is_character = b.greater(Sequence, b.const(0, Sequence.dtype))
+    counts = b.reduce_sum(b.cast(is_character, to=t.i64), axes=(1,), keepdims=True)
+    runs = b.max(counts - b.dims(width), b.const(0, t.i64))
+    image = b.reshape(b.gather(C, Sequence, axis=0), shape=(words, 1, length, size))
+    y = b.tanh(b.conv(image, W, B, stride=(1, 1), pad=(0, 0, 0, 0), dilation=(1, 1)))
+    y = b.reshape(y, shape=y.shape[:3])
+    is_run = b.less_or_equal(b.iota(shape=(1, 1, y.shape[2]), axis=2), b.reshape(runs, shape=(words, 1, 1)))
+    best = b.reduce_max(b.where(is_run, y, b.const(-1.0, y.dtype)), axes=(2,), keepdims=False)
+    first = b.slice(is_character, starts=(0, 0), shape=(words, 1), steps=(1, 1))
+    return b.where(first, best, b.const(0.0, y.dtype))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onnx import TensorProto
+
 from compiler.onnx.ops.pooling import AveragePool
-from compiler.onnx.ops.quantized import integer_product, integer_range, rank0
+from compiler.onnx.ops.quantized import dequantized, integer_product, integer_range, quantized, rank0
 from compiler.onnx.ops.shape import normal_axis
 from compiler.onnx.ops.windows import channels_first, channels_last_again
 from compiler.onnx.registry import onnx_op
@@ -14,6 +16,20 @@ from ir import types as t
 from ir.op import OpError
 
 _MS = "com.microsoft"
+FLOAT = int(TensorProto.FLOAT)
+"""The element type f32, as attributes spell it."""
+
+
+@onnx_op("QuantizeLinear", domain=_MS)
+def QuantizeLinear(b: Any, x: Any, y_scale: Any, y_zero_point: Any = None, *, axis: int = 1) -> Any:
+    """Halves are divided in f32, unlike by the operator of ai.onnx."""
+    to = t.u8 if y_zero_point is None else y_zero_point.dtype
+    return quantized(b, x, y_scale, y_zero_point, to, axis, precision=FLOAT)
+
+
+@onnx_op("DequantizeLinear", domain=_MS)
+def DequantizeLinear(b: Any, x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: int = 1) -> Any:
+    return dequantized(b, x, x_scale, x_zero_point, axis)
 
 
 @onnx_op("DynamicQuantizeMatMul", domain=_MS)

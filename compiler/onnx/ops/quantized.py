@@ -1,4 +1,4 @@
-"""Quantisation of ai.onnx, and those operators of com.microsoft that mean the same."""
+"""Quantisation of ai.onnx, and the convolution of com.microsoft, which may have its channels last."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def dequantized(
 
 
 @onnx_op("QuantizeLinear", since=10)
-@onnx_op("QuantizeLinear", since=1, domain="com.microsoft")
 def QuantizeLinear(
     b: Any, x: Any, y_scale: Any, y_zero_point: Any = None, *, axis: int = 1, block_size: int = 0,
     output_dtype: int = 0, precision: int = 0, saturate: int = 1,
@@ -71,7 +70,6 @@ def QuantizeLinear(
 
 
 @onnx_op("DequantizeLinear", since=10)
-@onnx_op("DequantizeLinear", since=1, domain="com.microsoft")
 def DequantizeLinear(
     b: Any, x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
 ) -> Any:

@@ -165,7 +165,31 @@ def finite_cases() -> Iterator[Case]:
     yield Case("batch", "IsAllFinite", lambda n: [real(n, 2)], meaning=finite)
 
 
-FAMILIES = (matrix_cases, movement_cases, range_cases, hash_cases, complex_cases, finite_cases)
+def words(count: int, length: int) -> np.ndarray:
+    """Words of at least one character, 0 behind them; one of them with 0 in its middle."""
+    r = np.random.default_rng(0)
+    made = r.integers(1, 9, (count, length)).astype(np.int32)
+    for row, size in zip(made, r.integers(1, length + 1, count)):
+        row[size:] = 0
+    made[0] = [1, 2, 0, *range(1, length - 2)]
+    return made
+
+
+def search_cases() -> Iterator[Case]:
+    for values in ([2, 1, 1, 3, 4, 3], [5], [0.5, -1, 0.5, -1, 7]):
+        yield Case(f"unique-{len(values)}", "Unique", [np.array(values, np.float32)], outputs=3, constants=[0])
+    tables = [real(5, 1, 3, 4), real(5, seed=1), real(9, 4, seed=2)]
+    given = {"char_embedding_size": 4, "conv_window_size": 3, "embedding_size": 5}
+    yield Case("words", "WordConvEmbedding", [words(8, 7), *tables], given, c=True)
+    yield Case("words-defaults", "WordConvEmbedding", [words(4, 3), *tables])
+    yield Case("words-batch", "WordConvEmbedding", lambda n: [words(n, n + 4), *tables], c=True)
+    none = [np.zeros((1, 4), np.int32), *tables]
+    yield Case("words-none", "WordConvEmbedding", none, meaning=lambda s, w, *_: np.zeros((len(s), len(w)), np.float32))
+
+
+FAMILIES = (
+    matrix_cases, movement_cases, range_cases, hash_cases, complex_cases, finite_cases, search_cases
+)  # fmt: skip
 CASES = {f"{f.__name__.removesuffix('_cases')}-{case.id}": case for f in FAMILIES for case in f()}
 
 
@@ -196,6 +220,10 @@ REFUSALS = [
     (Case("bytes", "MurmurHash3", [np.zeros(2, np.int8)]), "numbers of 32 and 64 bits"),
     (Case("seed", "MurmurHash3", [np.zeros(2, np.int32)], {"seed": -1}), "unsigned number of 32 bits"),
     (Case("only", "IsAllFinite", [real(2)], {"isinf_only": 1, "isnan_only": 1}), "exclude each other"),
+    (
+        Case("width", "WordConvEmbedding", [words(2, 4), real(5, 1, 3, 4), real(5), real(9, 4)], {"embedding_size": 4}),
+        "`embedding_size` is 4",
+    ),
     (Case("beams", "BeamSearch", [real(2)]), "generate tokens outside of it"),
     (Case("ordered", "QOrderedMatMul", [real(2)]), "export the model with QDQ nodes"),
     (Case("snpe", "Snpe", [real(2)]), "one vendor's device"),

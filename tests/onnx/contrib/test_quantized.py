@@ -435,7 +435,6 @@ def linear_cases() -> Iterator[Case]:
         name, unit = np.dtype(kind).name, scale(40 if narrow else 0.5)
         zeros = np.array([1, 2, 0, 3]).astype(kind)
         given = {"nibbles": narrow, "opset": 21}
-        # ONNX Runtime has no half precision here but computes in single, like this compiler.
         yield Case(f"quantize-{name}", "QuantizeLinear", [x, unit, zeros[1].reshape(())], constants=[2], **given)
         yield Case(
             f"quantize-{name}-axis",
@@ -476,6 +475,12 @@ def linear_cases() -> Iterator[Case]:
         )
         yield Case(f"dequantize-{name}-no_zero", "DequantizeLinear", [levels_, unit], opset=21)
     yield Case("quantize-no_zero", "QuantizeLinear", [x, scale(2)], opset=21)
+    for kind in (np.uint8, np.int16):
+        halves = [x.astype(np.float16), np.array(0.3, np.float16), np.array(3, kind)]
+        yield Case(f"quantize-half-{kind.__name__}", "QuantizeLinear", halves, constants=[2], opset=21)
+        halves = [levels(kind, 3, 4), np.array(0.3, np.float16), np.array(3, kind)]
+        # A half has 11 bits.
+        yield Case(f"dequantize-half-{kind.__name__}", "DequantizeLinear", halves, tolerance=1e-3, opset=21)
     yield Case("dequantize-int32", "DequantizeLinear", [np.arange(-9, 9, dtype=np.int32), scale(0.1)], opset=21)
 
 
