@@ -7,6 +7,7 @@ here is what its results are checked against.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -149,15 +150,17 @@ def convert(x: Any, to: DType, saturate: bool = True, round_mode: str = "up") ->
     Floats round to the nearest even and become infinite beyond the range; float8 types clamp instead where `saturate`
     (else NaN, or infinity where the type has one), and float8 e8m0 is a power of two, rounded "up", "down" or to the
     "nearest" with ties up. Integers keep their low bits. A float converted to an integer is
-    rounded towards zero; outside of the range the result is some integer. NaN is true. Strings are read as Python reads
-    numbers. Raises ValueError for a string that is no number.
+    rounded towards zero; outside of the range the result is some integer. NaN is true. Strings say numbers as Python
+    writes them, or "inf", "infinity" and "nan" in any case, with ASCII spaces around. Raises ValueError for a string
+    that is no number, and for one that says no integer of 64 bits where it should.
     """
     x = np.asarray(x)
     with np.errstate(all="ignore"):
         if x.dtype.kind in "OUT":
-            if to.is_float and to.bits <= 8:
-                return convert(_parsed(x, f64), to, saturate, round_mode)
-            return _parsed(x, to)
+            read = _parsed(x, to)
+            if to.is_integer:
+                return read.astype(to.numpy)
+            return read if to.kind == "string" else convert(read, to, saturate, round_mode)
         if to.kind == "string":
             return _printed(x)
         if to.name == "f8e8m0":
@@ -181,24 +184,54 @@ def _power_of_two(x: np.ndarray, saturate: bool, round_mode: str) -> np.ndarray:
     return np.where(bits > 0x7F800000, np.uint32(255), code).astype(np.uint8)
 
 
+_NUMBER = re.compile(
+    r"[ \t-\r]*([+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|infinity|nan))[ \t-\r]*",
+    re.ASCII | re.IGNORECASE,
+)
+
+
 def _parsed(x: np.ndarray, to: DType) -> np.ndarray:
+    """Strings as what they say: i64 for integers, f64 for other numbers, str for strings."""
     texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in x.ravel().tolist()]
     if to.kind == "string":
-        values: list[Any] = texts
-    elif to.is_integer:
-        values = [int(text) if text.strip().lstrip("+-").isdecimal() else int(float(text)) for text in texts]
-    else:
-        values = [float(text) for text in texts]
-    if to.kind == "string":
-        out = np.empty(len(values), dtype=object)
-        out[:] = values
+        out = np.empty(len(texts), dtype=object)
+        out[:] = texts
         return out.reshape(x.shape)
-    wide = np.array(values, dtype=np.int64 if to.is_integer else np.float64)
-    return wide.astype(to.numpy).reshape(x.shape)
+    found = [_NUMBER.fullmatch(text) for text in texts]
+    wrong = next((text for text, match in zip(texts, found) if match is None), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r:.60} is no number")
+    numbers = [match[1] for match in found if match is not None]
+    if not to.is_integer:
+        return np.array([float(number) for number in numbers], np.float64).reshape(x.shape)
+    bits = [_integer(number) & 0xFFFFFFFFFFFFFFFF for number in numbers]
+    return np.array(bits, np.uint64).view(np.int64).reshape(x.shape)
+
+
+def _integer(number: str) -> int:
+    """The integer that a number says, rounded towards zero. Raises ValueError outside of -2**63 to 2**64 - 1."""
+    is_plain = number.lstrip("+-").isdigit()
+    value = float(number)
+    if not -(2.0**63) <= value <= 2.0**64:  # nan, too
+        raise ValueError(f"{number:.60} is out of the range of integers")
+    whole = int(number) if is_plain else int(value)
+    if not -(1 << 63) <= whole < 1 << 64:
+        raise ValueError(f"{number:.60} is out of the range of integers")
+    return whole
 
 
 def _printed(x: np.ndarray) -> np.ndarray:
+    """Numbers and truth values as Python writes them; a float has the fewest digits that tell it from others of its
+    type, those of 8 bits and less, and bf16, as f32."""
     exact = x if x.dtype.kind in "biufc" else x.astype(np.float32)
     out = np.empty(x.size, dtype=object)
-    out[:] = [str(v) for v in exact.ravel().astype(np.str_).tolist()]
+    out[:] = [_float_text(v) if exact.dtype.kind == "f" else str(v) for v in exact.ravel()]
     return out.reshape(x.shape)
+
+
+def _float_text(x: np.floating[Any]) -> str:
+    """What `repr` is for float, for any float of NumPy: what NumPy prints differs from version to version."""
+    text = np.format_float_scientific(x, unique=True, trim="-", exp_digits=2)
+    exponent = text.partition("e")[2]
+    is_plain = bool(exponent) and -4 <= int(exponent) < 16
+    return np.format_float_positional(x, unique=True, trim="0") if is_plain else text

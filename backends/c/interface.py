@@ -17,7 +17,7 @@ STATUSES = (
     ("ERROR_ARENA_TOO_SMALL", "the arena is smaller than arena_bytes() says"),
     ("ERROR_ARENA_ALIGN", "the arena or the weights are not aligned to 64 bytes"),
     ("ERROR_DIMS", "a dimension is out of its bounds, or dimensions that must agree do not"),
-    ("ERROR_INDEX", "an index in the input data lies outside the tensor that it indexes"),
+    ("ERROR_INDEX", "an index in the input data lies outside the tensor that it indexes, or a string is no number"),
     ("ERROR_LIMIT", "a size that depends on data is beyond its limit"),
 )
 _LOCALS = (

@@ -13,7 +13,7 @@ from dataclasses import replace
 from compiler.pipeline import kernel_pass
 from ir.element import Names
 from ir.expr import Apply, Const, Expr, Index, Load, Reduce, Var, children, transform
-from ir.kernel import For, Kernel, Let, Local, Stmt, Variable, exprs_of, map_blocks, map_exprs, walk_stmts
+from ir.kernel import For, Kernel, Let, Local, Stmt, Variable, While, exprs_of, map_blocks, map_exprs, walk_stmts
 
 
 @kernel_pass
@@ -31,7 +31,8 @@ def share(kernel: Kernel) -> Kernel:
 def _block(block: tuple[Stmt, ...], names: Names) -> tuple[Stmt, ...]:
     result: list[Stmt] = []
     for stmt in block:
-        lets, stmt = _named(stmt, names)
+        # What a loop tests changes from round to round: a name before the loop would keep its first value.
+        lets, stmt = ([], stmt) if isinstance(stmt, While) else _named(stmt, names)
         result += [*lets, map_blocks(stmt, lambda inner: _block(inner, names))]
     return tuple(result)
 

@@ -20,6 +20,9 @@ from ir.element import Tensor, apply, cast, const, may_stretch, select
 from ir.expr import Expr
 from ir.functions import FUNCTIONS, convert
 from ir.op import Op, OpError, assume_equal, case, op, require
+from ir.ops.cell_printing import print_cells
+from ir.ops.cell_reading import read_cells
+from ir.ops.cells import in_rows
 from ir.symbolic import holds_dims, symbolic_map, truncate
 from ir.types import DType, TensorType
 
@@ -489,6 +492,9 @@ class Clip(Op):
         return value if high is None else apply("min", value, high.at())
 
 
+_NUMERALS = np.array([["12", " -3.7"], ["+0.25e2\n", "1000"]], dtype=object)
+
+
 @op
 class Cast(Op):
     """x converted to `to`, as `ir.functions.convert` says. A float made of symbolic sizes stays exact."""
@@ -516,6 +522,9 @@ class Cast(Op):
         case(row("f32", 0.0, 1e-39, 1.0, 1.1, 1.5, 3.1, 3e38, inf, nan), to=t.f8e8m0, round_mode="down"),
         case(row("f32", 0.0, 1e-38, 1.0, 1.1, 1.5, 3.1, 3e38, inf), to=t.f8e8m0, round_mode="nearest", saturate=False),
         case(row("f32", 3e38, inf, nan), to=t.f8e8m0, round_mode="nearest"),
+        *(case("f32[2,3]", to=t.string), case("bool[3]", to=t.string), case("u8[]", to=t.string)),
+        *(case("bf16[5]", to=t.string), case("f16[5]", to=t.string)),
+        *(case(_NUMERALS, to=to) for to in (t.f64, t.f32, t.f16, t.bf16, t.i64, t.i32, t.u8, t.bool_, t.f8e4m3fn)),
     ]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -536,6 +545,13 @@ class Cast(Op):
         if self.to == t.f8e8m0 and self.round_mode != "up":
             value = _rounded_power(cast(value, t.f32), self.round_mode)
         return cast(value, self.to, self.saturate)
+
+    def on_cells(self, b: Any, x: Any) -> Any:
+        if self.to == t.string:
+            printed = print_cells(b, b.reshape(x, shape=(x.tensor.elements,)))
+            return b.reshape(printed, shape=(*x.shape, printed.shape[1]))
+        read = read_cells(b, in_rows(b, x), self.to, saturate=self.saturate, round_mode=self.round_mode)
+        return b.reshape(read, shape=x.shape[:-1])
 
 
 def _rounded_power(x: Expr, round_mode: str) -> Expr:

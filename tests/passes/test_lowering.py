@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import ir.ops  # noqa: F401 - registers the ops
-from backends.reference import run_program
-from compiler.pipeline import Pipeline
+from backends.reference import run_kernel, run_program
+from compiler.pipeline import PASSES, Pipeline, load_passes
 from ir.build import Builder
 from ir.dims import symbol
 from ir.graph import Graph, Value
 from ir.op import OPS
+from ir.parse import parse_kernel
 from ir.types import tensor
 
 STEPS = ["legalize", "fuse", "lower", "simplify", "reuse", "share", "tile", "simplify", "memory"]
@@ -91,3 +92,18 @@ def test_a_dim_may_be_called_like_a_part_of_a_loop(dim: str):
         graph.set_outputs([b.matmul(x, w)], ["y"])
     feeds = {name: np.ones((5, 3) if name == "x" else (3, 17), np.float32) for name in ("x", "w")}
     assert np.array_equal(run_program(Pipeline(STEPS).run(graph), feeds)["y"], np.full((5, 17), 3, np.float32))
+
+
+def test_what_a_loop_tests_is_computed_in_every_round() -> None:
+    """A part that the condition mentions twice must not be named before the loop."""
+    kernel = parse_kernel("""kernel @count(in x: i64[4], out y: i64[1]) {
+      var n: i64 = 0
+      while (n < 3) & ((x[n] * 2 > 3) & (x[n] * 2 < 5)) {
+        n += 1
+      }
+      y[0] = n
+    }""")
+    y = np.zeros(1, np.int64)
+    load_passes()
+    run_kernel(PASSES["share"].run(kernel), {"x": np.array([2, 4, 2, 2]), "y": y})
+    assert y.tolist() == [1]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnx.parser
 import pytest
 
 import compiler
 import ir.ops  # noqa: F401
 from compiler import observe
-from compiler.errors import Problems, UsageError
+from compiler.errors import CompileError, Problems, UsageError
 from compiler.passes.strings import strings
 from ir import cells
 from ir import types as t
 from ir.build import Builder
 from ir.evaluate import evaluate_graph
+from ir.functions import convert
 from ir.graph import Graph, Value
 from ir.op import OPS, Example
 from ir.types import TensorType
@@ -169,3 +173,63 @@ def test_all_that_has_no_form_is_refused_with_its_reason() -> None:
     first, second = caught.value.errors
     assert "the string 'a\\x00b' holds a NUL character" in str(first)
     assert "sequence_construct of strings has no form without strings" in str(second)
+
+
+def converted(source: str, to: str, folder: Path, **options: str) -> Any:
+    """A compiled model that casts a vector."""
+    number = onnx.TensorProto.DataType.Value(to.upper())
+    text = f"""<ir_version: 8, opset_import: ["": 20]>
+    convert ({source}[n] x) => ({to}[n] y) {{ y = Cast<to={number}>(x) }}"""
+    return compiler.compile(onnx.parser.parse_model(text), out=folder / to, opt="-O1", **options).load()
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return converted("string", "int64", tmp_path_factory.mktemp("integers"))
+
+
+class TestNumbers:
+    """Numbers as text and back, where the reference is Python's own conversion."""
+
+    @pytest.mark.parametrize(("name", "bits"), [("float16", np.uint16), ("float", np.uint32), ("double", np.uint64)])
+    def test_floats_are_printed_as_by_repr_and_read_back_exactly(self, name: str, bits: type, tmp_path: Path) -> None:
+        rng, width = np.random.default_rng(0), np.dtype(bits).itemsize
+        x = rng.integers(0, 1 << 8 * width, 1500, dtype=bits).view(f"f{width}")
+        x = np.concatenate([x, np.append(rng.standard_normal(300), rng.integers(0, 10**6, 200) / 1000).astype(x.dtype)])
+        printed = converted(name, "string", tmp_path).run({"x": x})["y"]
+        assert printed.tolist() == convert(x, t.string).tolist()
+        if name == "double":
+            assert printed.tolist() == [repr(v) for v in x.tolist()]
+        np.testing.assert_array_equal(converted("string", name, tmp_path).run({"x": printed})["y"], x)
+
+    def test_decimals_of_any_length_are_rounded_once(self, tmp_path: Path) -> None:
+        rng, texts = np.random.default_rng(1), []
+        for v in rng.integers(0, 0x7FE0 << 48, 60, dtype=np.uint64).view(np.float64):
+            half = Fraction(float(v)) / 2 + Fraction(float(np.nextafter(v, np.inf))) / 2
+            digits = f"{half.numerator * 10**1080 // half.denominator}e-1080"  # exact: 2**1075 divides 10**1080
+            texts += [digits, digits.replace("e", "0001e"), f"{int(digits[:-6]) - 1}e-1080"]
+        for _ in range(100):
+            whole, part = rng.integers(0, 10, rng.integers(1, 40)), rng.integers(0, 10, rng.integers(0, 30))
+            texts.append(f"{''.join(map(str, whole))}.{''.join(map(str, part))}E{rng.integers(-360, 320)}")
+        texts += [
+            "1" + "0" * 900 + "e-900",
+            "0." + "0" * 900 + "1e901",
+            "1e99999999999999999999",
+            "0e99999999999999999999",
+        ]
+        got = converted("string", "double", tmp_path).run({"x": array(*texts)})["y"]
+        np.testing.assert_array_equal(got, [float(text) for text in texts])
+
+    @pytest.mark.parametrize("text", ["", "abc", "1 2", "1e", "--1", ".", "0x10", "1_0", "infin", "nanx", "1.2.3", "٣"])
+    def test_what_is_no_number_is_refused(self, text: str, loaded: Any) -> None:
+        with pytest.raises(CompileError, match="no number"):
+            loaded.run({"x": array("1", text)})
+        with pytest.raises(ValueError, match="is no number"):
+            convert(array(text), t.i64)
+
+    @pytest.mark.parametrize("text", ["18446744073709551616", "-9223372036854775809", "1e20", "inf", "nan", "-1e300"])
+    def test_what_is_no_integer_of_64_bits_is_refused(self, text: str, loaded: Any) -> None:
+        with pytest.raises(CompileError, match="no number"):
+            loaded.run({"x": array("1", text)})
+        with pytest.raises(ValueError, match="out of the range of integers"):
+            convert(array(text), t.i64)
