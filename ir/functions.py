@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ir.types import DType, dtype_of, f64
+from ir.types import DType, dtype_of
 
 
 @dataclass(frozen=True, slots=True)
