@@ -33,3 +33,8 @@ refuse(
     "Tokenizer", domain=_MS,
 )  # fmt: skip
 refuse("it is for internal use, and what its mask means is not documented", "MaxpoolWithMask", domain=_MS)
+refuse(
+    "ONNX Runtime laid the model out for one processor when it saved it; let it optimise at level extended at most",
+    "AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput", "Upsample",
+    domain="com.microsoft.nchwc",
+)  # fmt: skip
