@@ -6,7 +6,7 @@ from typing import Any
 
 from compiler.onnx.ops.windows import Window, per_axis, spatial_axes, split_pads, window
 from compiler.onnx.registry import onnx_op
-from ir.dims import Size, decide_le
+from ir.dims import Size, decide_eq, decide_le
 from ir.op import OpError
 from ir.ops.contraction import parse_equation
 
@@ -178,17 +178,23 @@ def CausalConvWithState(
     b: Any, x: Any, w: Any, bias: Any = None, past_state: Any = None, *, activation: str = "none"
 ) -> Any:
     """A convolution per channel that looks back only; the last inputs are kept for the next call."""
+    return causal_conv(b, x, w, bias, past_state, activation, 1)
+
+
+def causal_conv(b: Any, x: Any, w: Any, bias: Any, state: Any, activation: str, dilation: int) -> tuple[Any, Any]:
+    """Each channel of x[n, c, t] behind its `state` (default: zeros) convolved with w[c, 1, k]; the next state."""
     if activation not in ("none", "silu", "swish"):
         raise OpError(f"the activation '{activation}' is unknown")
     if x.rank != 3 or w.rank != 3 or not isinstance(w.shape[0], int) or not isinstance(w.shape[2], int):
         raise OpError(f"input {x.type} and weights {w.type} must have 3 axes, the weights of known size")
-    channels, before = w.shape[0], w.shape[2] - 1
-    state = past_state
+    channels = w.shape[0]
+    kept = (x.shape[0], channels, (w.shape[2] - 1) * dilation)
     if state is None:
-        state = b.full(shape=(x.shape[0], channels, before), value=0.0, dtype=x.dtype)
+        state = b.full(shape=kept, value=0.0, dtype=x.dtype)
     padded = b.concat(state, x, axis=2)
-    y = b.conv(padded, w, bias, stride=(1,), pad=(0, 0), dilation=(1,), groups=channels)
+    y = x  # of a call without tokens
+    if decide_eq(x.shape[2], 0) is not True:
+        y = b.conv(padded, w, bias, stride=(1,), pad=(0, 0), dilation=(dilation,), groups=channels)
     if activation != "none":
         y = y * b.sigmoid(y)
-    kept = (x.shape[0], channels, before)
     return y, b.slice(padded, starts=(0, 0, x.shape[2]), shape=kept, steps=(1, 1, 1))
