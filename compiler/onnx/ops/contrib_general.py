@@ -8,7 +8,7 @@ from compiler.onnx.ops import constant, indexing, movement
 from compiler.onnx.ops.shape import normal_axis, reshaped
 from compiler.onnx.registry import onnx_op
 from ir import types as t
-from ir.dims import Size
+from ir.dims import Size, maximum
 from ir.op import OpError
 from ir.ops.norm import convert, widen
 
@@ -229,3 +229,26 @@ def WordConvEmbedding(
     best = b.reduce_max(b.where(is_run, y, b.const(-1.0, y.dtype)), axes=(2,), keepdims=False)
     first = b.slice(is_character, starts=(0, 0), shape=(words, 1), steps=(1, 1))
     return b.where(first, best, b.const(0.0, y.dtype))
+
+
+@onnx_op("NGramRepeatBlock", domain=_MS)
+def NGramRepeatBlock(b: Any, input_ids: Any, scores: Any, *, ngram_size: int) -> Any:
+    """Scores of -inf for tokens that would end a run of `ngram_size` tokens which has come before."""
+    if ngram_size < 1 or input_ids.rank != 2 or scores.rank != 2:
+        raise OpError(f"`ngram_size` is {ngram_size}, for {input_ids.type} and {scores.type}")
+    batch, length = input_ids.shape
+    before = ngram_size - 1
+    if isinstance(length, int) and length < ngram_size:
+        return scores
+    runs = maximum(0, length - before)
+
+    def tokens(start: Size, count: Size) -> Any:
+        return b.slice(input_ids, starts=(0, start), shape=(batch, count), steps=(1, 1))
+
+    same: Any = None
+    for position in range(before):
+        equal = b.equal(tokens(position, runs), tokens(maximum(0, length - before) + position, 1))
+        same = equal if same is None else b.and_(same, equal)
+    low, high = b.const(float("-inf"), scores.dtype), b.const(float("inf"), scores.dtype)
+    bound = b.expand(low, shape=(batch, runs)) if same is None else b.where(same, low, high)
+    return b.scatter_elements(scores, tokens(before, runs), bound, axis=1, reduction="min")
