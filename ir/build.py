@@ -134,7 +134,7 @@ class Builder:
     def define(self, size: Size, limit: Size | None) -> None:
         """Records that a symbol gets its value when the graph runs, at most `limit`; other sizes are what they are."""
         name = symbol_of(size)
-        if name is not None and name not in self.graph.limits:
+        if name is not None and self.graph.limits.get(name) is None:
             _, greatest = self.graph.bounds.get(name, (0, None))
             self.graph.limits[name] = limit if greatest is None else greatest
 

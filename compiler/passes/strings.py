@@ -70,19 +70,27 @@ class _Rewriting:
 
     def run(self, widths: dict[Value, Size]) -> None:
         """Rewrites the graph; `widths` are those of its inputs that are strings."""
+        self._expand_composites()
         for value, width in widths.items():
             value.type = TensorType(t.u8, (*value.shape, width))
             self.cells.add(value)
-        pending = list(self.graph.nodes())[::-1]
-        while pending:
-            node = pending.pop()
+        for node in list(self.graph.nodes()):
             if not any(v in self.cells for v in node.inputs) and not _makes_strings(node):
                 continue
             try:
-                pending.extend(reversed(self._node(node)))
+                self._node(node)
             except (OpError, ValueError) as error:
                 self.refused.append(refusal(node, str(error)))
                 self._give_up(node)
+
+    def _expand_composites(self) -> None:
+        """Puts other ops in the place of composites of strings, which know nothing of cells."""
+        pending = list(self.graph.nodes())[::-1]
+        while pending:
+            node = pending.pop()
+            touches = any(v is not None and _is_string(v.type) for v in (*node.inputs, *node.outputs))
+            if touches and type(node.op).has("expand") and not type(node.op).has("on_cells"):
+                pending.extend(reversed(expand(self.graph, node)))
 
     def _give_up(self, node: Node) -> None:
         """Puts something of the right type in the place of an op that is refused, to find further problems."""
@@ -91,8 +99,8 @@ class _Rewriting:
                 zeros = Builder(self.graph, node, node.sources).full(shape=(*old.shape, 1), value=0, dtype=t.u8)
                 self._put(old, zeros)
 
-    def _node(self, node: Node) -> list[Node]:
-        """Rewrites one node; gives nodes that are to be rewritten in its place."""
+    def _node(self, node: Node) -> None:
+        """Puts in the place of a node what it is on cells."""
         b = Builder(self.graph, node, node.sources)
         if node.op.name == "const":
             blob = node.output.blob
@@ -103,15 +111,12 @@ class _Rewriting:
         elif type(node.op).has("on_cells"):
             with b:
                 made = node.op.on_cells(b, *node.inputs)
-        elif type(node.op).has("expand") and not any(v in self.cells for v in node.inputs):
-            return expand(self.graph, node)
         else:
             raise OpError(f"{node.op.name} of strings has no form without strings: only the interpreter runs it")
         for old, new in zip(list(node.outputs), made if isinstance(made, tuple) else (made,), strict=True):
             self._put(old, new)
         if node.graph is self.graph:
             self.graph.remove(node)
-        return []
 
     def _put(self, old: Value, new: Value) -> None:
         """Makes users of `old` use `new`, which has its name and, but for cells, its type."""

@@ -31,14 +31,17 @@ def array(*items: str) -> np.ndarray:
 
 
 def examples() -> dict[str, tuple[str, Example]]:
-    """Every example of an op with a form on cells that has strings in it, or gives strings."""
+    """Every example of an op with a form on cells, or a composite, that has strings in it, or gives strings."""
     found = {}
     for name, cls in sorted(OPS.items()):
-        if not cls.has("on_cells"):
+        if not cls.has("on_cells") and not cls.has("expand"):
             continue
         for number, example in enumerate(cls.examples):
             arrays = example.arrays()
-            result = cls(**example.attributes).reference(*arrays)
+            try:
+                result = cls(**example.attributes).reference(*arrays)
+            except TypeError:  # operands that are no arrays
+                continue
             results = result if isinstance(result, tuple) else (result,)
             if any(a is not None and np.asarray(a).dtype == object for a in (*arrays, *results)):
                 found[f"{name}-{number}"] = (name, example)
@@ -74,7 +77,7 @@ def run_on_cells(graph: Graph, feeds: list[np.ndarray]) -> list[np.ndarray]:
 
 def test_every_op_with_a_form_on_cells_has_an_example_of_strings() -> None:
     named = {name for name, _ in examples().values()}
-    assert named == {name for name, cls in OPS.items() if cls.has("on_cells")}
+    assert named >= {name for name, cls in OPS.items() if cls.has("on_cells")}
 
 
 @pytest.mark.parametrize("name", list(examples()))
