@@ -12,9 +12,9 @@ import numpy as np
 
 from ir import types as t
 from ir.dims import Size, decide_eq
-from ir.element import Tensor, cast, select
+from ir.element import KernelBuilder, Output, Tensor, cast, select
 from ir.expr import Expr
-from ir.op import Op, OpError, assume_equal, case, op, require
+from ir.op import Op, OpError, assume_equal, case, define, op, require
 from ir.ops.elementwise import broadcasts_to, same_dtype
 from ir.ops.reduction import accumulator
 from ir.types import DType, TensorType, dtype_of
@@ -287,3 +287,35 @@ class CacheAppend(Op):
         b, g, j, d = i
         old = past.at(b, g, j, d, outside=0)
         return new.at(b, g, j - cast(start.at(b), t.i64), d, outside=old)
+
+
+@op
+class CachesAppend(Op):
+    """`cache_append` of a cache of keys and one of values, where only a run tells their `size`: the last operand."""
+
+    defines = ("size",)
+    size: Size
+    examples = [
+        case("f32[2,1,3,4]", "f32[2,1,3,2]", "f32[2,1,2,4]", "f32[2,1,2,2]", np.array([3, 1]), np.array(5), size=5),
+        case("i8[1,2,6,4]", "i8[1,2,6,4]", "i8[1,2,1,4]", "i8[1,2,1,4]", np.array([2]), np.array(6), size=6),
+    ]
+
+    def infer(self, past_keys: TensorType, past_values: TensorType, keys: TensorType, values: TensorType,
+              start: TensorType, count: TensorType) -> tuple[TensorType, ...]:  # fmt: skip
+        require(count == TensorType(t.i64, ()), lambda: f"caches_append: the size is {count}")
+        _require_equal("a size of the cache", past_keys.shape[2], past_values.shape[2])
+        appended = CacheAppend(self.size)
+        types = appended.infer(past_keys, keys, start), appended.infer(past_values, values, start)
+        define(self.size, past_keys.shape[2] + keys.shape[2])
+        return types
+
+    def reference(self, past_keys, past_values, keys, values, start, count):
+        appended = CacheAppend(int(count))
+        return appended.reference(past_keys, keys, start), appended.reference(past_values, values, start)
+
+    def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], past_keys: Tensor, past_values: Tensor, keys: Tensor,
+               values: Tensor, start: Tensor, count: Tensor) -> None:  # fmt: skip
+        for out, past, new in ((outs[0], past_keys, keys), (outs[1], past_values, values)):
+            batch, groups, _, size = out.shape
+            with k.loop("parallel", b=batch, g=groups) as (b, g), k.loop(t=self.size, d=size) as (j, d):
+                k.store(out, (b, g, j, d), CacheAppend(self.size).element((b, g, j, d), past, new, start))

@@ -104,8 +104,7 @@ def GroupQueryAttention(
     else:
         start = step.start
         if past_key is not None:
-            size = _cache_size(b, past_key, total_sequence_length)
-            stored = [b.cache_append(past, x, start, size=size) for past, x in zip((past_key, past_value), stored)]
+            stored = _appended(b, (past_key, past_value), stored, start, total_sequence_length)
         present = stored
         bias = _bias(b, attention_bias, stored[0].shape[2])
     k, v = (c.decode(b, x, q.shape[3], q.dtype) for c, x in zip(codecs, stored))
@@ -168,11 +167,13 @@ def _positions(b: Any, step: Step, position_ids: Any, total: Any) -> Any:
     return b.where(b.equal(total, b.dims(step.length)), first, position_ids)
 
 
-def _cache_size(b: Any, past: Any, total: Any) -> Size:
-    """Entries of the present cache: those of the past one, or of the sequence so far, whichever are more."""
-    if total.content is None:
-        raise OpError("`total_sequence_length` is computed at run time; it must follow from the shapes of the inputs")
-    return maximum(past.shape[2], b.sizes(total, "total_sequence_length")[0])
+def _appended(b: Any, past: tuple[Any, Any], new: list[Any], start: Any, total: Any) -> list[Any]:
+    """The present caches: they have the entries of the past ones, or all `total` tokens, whichever are more."""
+    if total.content is not None:
+        size = maximum(past[0].shape[2], b.sizes(total, "total_sequence_length")[0])
+        return [b.cache_append(old, x, start, size=size) for old, x in zip(past, new)]
+    count = b.max(b.reshape(b.cast(total, to=t.i64), shape=()), b.dims(past[0].shape[2]))
+    return list(b.caches_append(*past, *new, start, count, size=b.run_time_size(2, output=1)))
 
 
 def _bias(b: Any, bias: Any, keys: Size) -> Any:

@@ -98,6 +98,20 @@ def test_calls(call: str, packed: bool, angles: int, interleaved: int) -> None:
     check(*(grouped(*sizes, **options) for sizes in CALLS[call]))
 
 
+CACHED = [name for name in CALLS if name not in ("prompt", "padded prompt")]
+
+
+def at_run_time(form: Form) -> Form:
+    """The form with the number of all tokens as an input, which the size of the present cache depends on."""
+    return replace(form, measured=())
+
+
+@pytest.mark.parametrize("call", CACHED)
+@pytest.mark.parametrize("angles", [0, 8])
+def test_totals_that_only_a_run_tells(call: str, angles: int) -> None:
+    check(*(at_run_time(grouped(*sizes, angles=angles)) for sizes in CALLS[call]))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_part_of_a_head_is_turned(packed: bool) -> None:
     check(*(grouped(*sizes, packed=packed, angles=8, size=32) for sizes in CALLS["token of a cache with room"]))
@@ -212,7 +226,7 @@ def quantised(form: Form, bits: int, kind: str) -> Form:
     return replace(form, operands=operands, attributes={**form.attributes, **given})
 
 
-@pytest.mark.parametrize("call", [name for name in CALLS if name not in ("prompt", "padded prompt")])
+@pytest.mark.parametrize("call", CACHED)
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("kind", ["PER_TENSOR", "PER_CHANNEL"])
 def test_a_quantised_cache(call: str, bits: int, kind: str) -> None:
@@ -289,6 +303,7 @@ def test_what_is_refused() -> None:
     refused(
         quantised(grouped(3, 9, [8]), 8, "PER_TENSOR"), "is not supported; it is 8 in i8", past_key=floats(1, 2, 9, 16)
     )
+    refused(at_run_time(grouped(3, 9, [8], qk_output=1, outputs=("y", "", "", "scores"))), "computed at run time")
     refused(replace(grouped(3, 9, [8], angles=8), constants=()), "needs `cos_cache`", cos=None)
 
 
@@ -308,4 +323,5 @@ def test_in_c(tmp_path: Path) -> None:
         [grouped(3, 5, [9], **window), grouped(1, 6, [8], **window)],
         [grouped(3, 9, [5, 4], valid=[2, 3]), grouped(4, 11, [6], valid=[1])],
         [rotary(2, 3, positions="offset"), rotary(1, 5, positions="offset")],
+        [at_run_time(grouped(1, 5, [6])), at_run_time(grouped(3, 9, [8]))],
     )
