@@ -239,12 +239,19 @@ class Numerics(Quiet):
     def _run(self, unit: Unit) -> Outputs | None:
         if isinstance(unit, Graph):
             made = evaluate_graph(unit, [self._feed(value.name, unit) for value in unit.inputs])
-            is_string = [f"output {name}" in unit.strings for name in unit.output_names]
-            return [cells.decode(each) if was else each for each, was in zip(made, is_string)]
+            return [self._result(name, each, unit) for name, each in zip(unit.output_names, made)]
         if self.run_program is None:
             return None
         made = self.run_program(unit, self.feeds)
         return [made[name] for name in unit.output_names]
+
+    def _result(self, name: str, value: Any, graph: Graph) -> Any:
+        """An output as the imported graph gives it: passes make cells of strings, and rows of maps."""
+        if name in graph.maps:
+            from ir.ops.maps import zipped
+
+            return zipped(graph.maps[name], value)
+        return cells.decode(value) if f"output {name}" in graph.strings else value
 
     def _feed(self, name: str, graph: Graph) -> np.ndarray:
         if name not in self.feeds:
@@ -276,6 +283,11 @@ def compare(expected: Any, found: Any, rtol: float, atol: float) -> tuple[str, f
 
 
 def _compare_others(expected: Any, found: Any, rtol: float, atol: float) -> tuple[str, float]:
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        if list(expected) != list(found):
+            return "other keys", 0.0
+        wanted, made = (np.array(list(each.values())) for each in (expected, found))
+        return compare(wanted, made, rtol, atol)
     if not isinstance(expected, (list, tuple)) or not isinstance(found, (list, tuple)):
         return ("" if expected is found else "another kind of value"), 0.0
     if len(expected) != len(found):

@@ -150,7 +150,7 @@ class Graph:
     to be equal because an op demands it; emitted code checks them when it is called. `demanded_by` names an ONNX node
     that does, for the error. `limits` are the symbols whose values only a run tells, each with a size that it does not
     exceed (None: nothing bounds it); nested graphs and clones share it. `strings` are the inputs and outputs
-    ("input x", "output y") that hold strings as cells.
+    ("input x", "output y") that hold strings as cells; `maps` has the keys of outputs that are rows in place of maps.
     """
 
     def __init__(self, name: str = "graph") -> None:
@@ -162,6 +162,7 @@ class Graph:
         self.equal_dims: list[tuple[Size, Size]] = []
         self.demanded_by: dict[tuple[Size, Size], str] = {}
         self.strings: frozenset[str] = frozenset()
+        self.maps: dict[str, tuple[int | str, ...]] = {}
         self.limits: dict[str, Size | None] = {}
         self._first: Node | None = None
         self._last: Node | None = None
@@ -315,6 +316,7 @@ class Graph:
         copy = Graph(self.name)
         copy.bounds, copy.equal_dims = dict(self.bounds), list(self.equal_dims)
         copy.demanded_by, copy.limits, copy.strings = dict(self.demanded_by), self.limits, self.strings
+        copy.maps = dict(self.maps)
         mapped: dict[Value, Value] = {}
         for value in self.inputs:
             mapped[value] = copy.add_input(value.name, value.type)

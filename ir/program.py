@@ -154,8 +154,8 @@ class Program:
 
     `bounds` narrows symbolic dims, `equal_dims` must hold when called, for the ONNX nodes in `demanded_by`.
     `limits` are the symbols that steps bind, each with what it is at most in terms of those that callers give.
-    `strings` are the inputs and outputs that hold strings as cells, as in `Graph`. `pipeline` is the spec that made the
-    program.
+    `strings` are the inputs and outputs that hold strings as cells, and `maps` the keys of outputs that are rows of
+    maps, as in `Graph`. `pipeline` is the spec that made the program.
     """
 
     name: str
@@ -170,6 +170,7 @@ class Program:
     equal_dims: list[tuple[Size, Size]] = field(default_factory=list)
     demanded_by: dict[tuple[Size, Size], str] = field(default_factory=dict)
     strings: frozenset[str] = frozenset()
+    maps: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     limits: dict[str, Size] = field(default_factory=dict)
     pipeline: str = ""
 

@@ -23,17 +23,19 @@ from ir.types import DTYPES, TensorType
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: its name, its type in C, and whether it holds strings."""
+    """An input or output: its name, its type in C, whether it holds strings, and the keys where its rows are maps."""
 
     name: str
     type: TensorType
     strings: bool = False
+    keys: tuple[int | str, ...] | None = None
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> Port:
         """The port of an entry in a manifest."""
         type_ = TensorType(DTYPES[entry["dtype"]], tuple(parse_dim(str(size)) for size in entry["shape"]))
-        return Port(entry["name"], type_, bool(entry.get("strings")))
+        keys = tuple(entry["keys"]) if "keys" in entry else None
+        return Port(entry["name"], type_, bool(entry.get("strings")), keys)
 
     def given(self, feeds: Mapping[str, Any]) -> np.ndarray:
         """The input as C takes it, C-contiguous. Raises UsageError where it is missing or of another type or rank."""
@@ -61,8 +63,10 @@ class Port:
         except ValueError as error:
             raise UsageError("E0209", f"input '{self.name}': {error}") from error
 
-    def result(self, array: np.ndarray) -> np.ndarray:
+    def result(self, array: np.ndarray) -> Any:
         """The output as callers get it, from what C wrote."""
+        if self.keys is not None:
+            return [dict(zip(self.keys, row, strict=True)) for row in array.tolist()]
         return cells.decode(array) if self.strings else array
 
     @property

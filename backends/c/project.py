@@ -156,7 +156,10 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
         "equal_dims": [[dim_text(left), dim_text(right)] for left, right in program.equal_dims],
         "equal_dims_nodes": [program.demanded_by.get(pair, "") for pair in program.equal_dims],
         "inputs": [_tensor(field, f"input {field.name}" in program.strings) for field in model.inputs],
-        "outputs": [_tensor(field, f"output {field.name}" in program.strings) for field in model.outputs],
+        "outputs": [
+            _tensor(field, f"output {field.name}" in program.strings, program.maps.get(field.name))
+            for field in model.outputs
+        ],
         "told": [{"name": size.name, "field": size.c_name, "limit": dim_text(size.limit)} for size in model.told],
         "arena_bytes": {"expression": dim_text(total), "bytes": total if isinstance(total, int) else None},
         "weights": {
@@ -172,7 +175,7 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
     }
 
 
-def _tensor(field: Any, holds_strings: bool) -> dict[str, Any]:
+def _tensor(field: Any, holds_strings: bool, keys: tuple[int | str, ...] | None = None) -> dict[str, Any]:
     type_ = field.buffer.type
     strings = {"strings": True} if holds_strings else {}
     return {
@@ -181,4 +184,5 @@ def _tensor(field: Any, holds_strings: bool) -> dict[str, Any]:
         "dtype": str(type_.dtype),
         "shape": [dim_text(size) for size in type_.shape],
         **strings,
+        **({} if keys is None else {"keys": list(keys)}),
     }

@@ -41,6 +41,7 @@ def lower(graph: Graph) -> Program:
     """The program of a graph whose ops are all tensors-to-tensors (and `if_` and `loop`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
     program.demanded_by, program.strings = dict(graph.demanded_by), graph.strings
+    program.maps = dict(graph.maps)
     _check_tensors(graph)
     state = _Lowering(program, limits=dict(graph.limits))
     with bounded(graph.bounds):

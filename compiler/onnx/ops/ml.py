@@ -89,12 +89,33 @@ def LinearClassifier(
 def ZipMap(
     b: Any, X: Any, *, classlabels_int64s: tuple[int, ...] = (), classlabels_strings: tuple[str, ...] = ()
 ) -> Any:
-    """The map of each row, as the row itself: its values stand in the order of the labels."""
     labels = classlabels_int64s or classlabels_strings
     x = b.reshape(X, shape=(1, X.shape[0])) if X.rank == 1 else X
+    if len(set(labels)) != len(labels):
+        raise OpError("a label is given twice")
     if isinstance(x.shape[-1], int) and x.shape[-1] != len(labels):
         raise OpError(f"there are {len(labels)} labels for {x.type}")
-    return x
+    return b.zip_map(x, keys=tuple(labels))
+
+
+@onnx_op("CastMap", domain=_ML)
+def CastMap(b: Any, X: Any, *, cast_to: str = "TO_FLOAT", map_form: str = "DENSE", max_map: int = 1) -> Any:
+    to = {"TO_FLOAT": t.f32, "TO_STRING": t.string, "TO_INT64": t.i64}.get(cast_to)
+    if to is None or map_form not in ("DENSE", "SPARSE") or max_map < 1:
+        raise OpError(f"`cast_to` is '{cast_to}', `map_form` '{map_form}' and `max_map` {max_map}")
+    if map_form == "SPARSE":
+        return b.map_to_tensor(X, to=to, size=max_map, places=max_map)
+    return b.map_to_tensor(X, to=to, size=b.run_time_size(1, is_bounded=False))
+
+
+@onnx_op("DictVectorizer", domain=_ML)
+def DictVectorizer(
+    b: Any, X: Any, *, int64_vocabulary: tuple[int, ...] = (), string_vocabulary: tuple[str, ...] = ()
+) -> Any:
+    if bool(int64_vocabulary) == bool(string_vocabulary):
+        raise OpError("it must have one of `int64_vocabulary` and `string_vocabulary`")
+    value = getattr(getattr(X.type, "value", None), "dtype", t.f32)
+    return b.map_lookup(X, vocabulary=tuple(int64_vocabulary or string_vocabulary), dtype=value)
 
 
 @onnx_op("Binarizer", domain=_ML)

@@ -47,8 +47,6 @@ def onnxruntime(case: Case) -> list[Any]:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         feeds = {i.name: case.feeds[i.name] for i in session.get_inputs()}
         outputs = session.run(None, feeds)
-        if case.version.name == "ZipMap":  # the map of a row is here the row: its values in the order of the labels
-            return [np.array([list(row.values()) for row in outputs[0]], np.float32)]
         return [_narrowed(value, narrow.get(o.name)) for value, o in zip(outputs, session.get_outputs())]
     except Exception as error:
         raise NoAnswer(f"{type(error).__name__}: {error}") from error
