@@ -54,8 +54,8 @@ def ConstantOfShape(b: Any, shape: Any, *, value: Any = None) -> Any:
     return b.full(shape=sizes, value=fill, dtype=dtype)
 
 
-def _count(start: Any, limit: Any, delta: Any) -> Size:
-    """How many steps of `delta` lie between `start` and `limit`. Raises OpError where that is not known."""
+def _count(start: Any, limit: Any, delta: Any) -> Size | None:
+    """How many steps of `delta` lie between `start` and `limit`; None where only a run tells. Raises OpError."""
     if not isinstance(delta, Dim) and delta == 0:
         raise OpError("`delta` is 0")
     try:
@@ -64,8 +64,8 @@ def _count(start: Any, limit: Any, delta: Any) -> Size:
         if isinstance(delta, Dim) or delta > 0:
             return maximum(0, ceil_div(limit - start, delta))
         return maximum(0, ceil_div(start - limit, -delta))
-    except (Undecided, TypeError) as error:
-        raise OpError(f"its length cannot be told from {start}, {limit} and {delta}") from error
+    except (Undecided, TypeError):
+        return None
 
 
 @onnx_op("Range", since=11)
@@ -73,8 +73,12 @@ def Range(b: Any, start: Any, limit: Any, delta: Any, *, stash_type: int = 1) ->
     if start.dtype.is_float and start.dtype.bits < 32:  # added up in f32, whatever version says so
         wide = Range(b, *(b.cast(v, to=t.f32) for v in (start, limit, delta)))
         return b.cast(wide, to=start.dtype)
-    first, last, step = (b.scalar(v, name) for v, name in ((start, "start"), (limit, "limit"), (delta, "delta")))
-    count, dtype = _count(first, last, step), start.dtype
+    ends = [v.content for v in (start, limit, delta)]
+    first, last, step = (None if v is None or v.size != 1 else v.reshape(-1).tolist()[0] for v in ends)
+    count = None if first is None or last is None or step is None else _count(first, last, step)
+    if count is None:
+        return b.range(*(reshaped(b, v, ()) for v in (start, limit, delta)), size=b.run_time_size(0))
+    dtype = start.dtype
     if isinstance(count, int) and count <= CONTENT_LIMIT and not any(isinstance(v, Dim) for v in (first, step)):
         places = np.arange(count).astype(dtype.numpy)
         return b.const((first + places * np.asarray(step, dtype.numpy)).astype(dtype.numpy))
