@@ -13,7 +13,7 @@ import numpy as np
 
 from ir import types as t
 from ir.blob import ArrayBlob, Blob
-from ir.demand import is_implied
+from ir.demand import is_implied, told_late
 from ir.dims import Dim, Size, Undecided, bounded, symbol_of
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions
@@ -58,7 +58,8 @@ class Builder:
         Raises OpError where the op's type rule refuses the operands.
         """
         values = self.values(operands)
-        with self, bounded(self.graph.bounds), assumptions() as demanded, definitions() as defined:
+        graph = self.graph
+        with self, bounded(graph.bounds), told_late(graph.limits), assumptions() as demanded, definitions() as defined:
             inferred = op.infer(*(None if v is None else v.type for v in values))
             types: tuple[Type, ...] = inferred if isinstance(inferred, tuple) else (inferred,)
             node = self.graph.insert(op, values, types, names=names, sources=self.sources, before=self.before)

@@ -7,8 +7,27 @@ A demand is made and recognised without regard to the bounds of symbols, so that
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-from ir.dims import Dim, Max, Min, Name, Size, dim_text, evaluate, maximum, minimum, names, substitute, terms, unbounded
+from ir.dims import (
+    Dim,
+    Max,
+    Min,
+    Name,
+    Size,
+    decide_eq,
+    decide_le,
+    dim_text,
+    evaluate,
+    maximum,
+    minimum,
+    names,
+    substitute,
+    symbol,
+    terms,
+    unbounded,
+)  # fmt: skip
 
 Pair = tuple[Size, Size]
 
@@ -17,6 +36,30 @@ def unequal(a: Size, b: Size) -> Pair:
     """The demand that two sizes differ."""
     with unbounded():
         return minimum(_distance(a, b), 1), 1
+
+
+_late: ContextVar[Collection[str]] = ContextVar("late symbols", default=())
+
+
+@contextmanager
+def told_late(late: Collection[str]) -> Iterator[None]:
+    """Says which symbols have values that only a run tells."""
+    token = _late.set(late)
+    try:
+        yield
+    finally:
+        _late.reset(token)
+
+
+def may_stretch(own: Size, size: Size) -> bool:
+    """Whether an axis of size `own` that pairs with one of `size` may turn out to be 1 where that is not.
+
+    Sizes with symbols in common are two ways to compute one size, and demanded to be equal. So are sizes that only a
+    run tells: they are made for each other, and what they equal may be the one thing that bounds them.
+    """
+    if not isinstance(own, Dim) or size in (own, 1) or names(own) & names(size) or decide_eq(own, 1) is False:
+        return False
+    return not (names(own) | names(size)) & set(_late.get())
 
 
 def equal_or_one(a: Size, b: Size) -> Pair:
@@ -75,6 +118,19 @@ def _solved(left: Size, right: Size) -> tuple[str | None, Size]:
     return None, 0
 
 
+def demanded_limit(name: str, pairs: Iterable[Pair], late: Collection[str]) -> Size | None:
+    """What a symbol is at most because a pair of sizes must be equal, in terms of symbols that are not `late`: the `p`
+    of `p+q == 2*N` is not above 2*N. None where no pair tells."""
+    for left, right in (way for pair in pairs for way in (pair, pair[::-1])):
+        if names(right) & set(late) or name not in names(left):
+            continue
+        own = [c for c, m in terms(left) if len(m) == 1 and isinstance(m[0], Name) and m[0].name == name]
+        rest = left - own[0] * symbol(name) if len(own) == 1 and own[0] > 0 else None
+        if rest is not None and name not in names(rest) and decide_le(0, rest) is True:
+            return right // own[0]
+    return None
+
+
 def _distance(a: Size, b: Size) -> Size:
     return maximum(a - b, b - a)
 
@@ -102,4 +158,7 @@ def _named(size: Size, sizes: Mapping[str, int]) -> str:
     return str(size) if isinstance(size, int) else f"{dim_text(size)} ({evaluate(size, sizes)})"
 
 
-__all__ = ["Pair", "broken_demand", "equal_or_one", "is_implied", "not_negative", "resolve", "unequal"]
+__all__ = [
+    "Pair", "broken_demand", "demanded_limit", "equal_or_one", "is_implied", "may_stretch", "not_negative",
+    "resolve", "told_late", "unequal",
+]  # fmt: skip

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ir import types as t
-from ir.demand import Pair, is_implied
-from ir.dims import Dim, Size, bounded, decide_eq, minimum, names, upper_bound
+from ir.demand import Pair, is_implied, may_stretch
+from ir.dims import Size, bounded, minimum, names, upper_bound
 from ir.expr import Expr, Index, Load, Operand, Reduce, Var, apply, as_expr, cast, const, loop_var, select
 from ir.kernel import Assign, For, If, Let, Local, Mark, Stmt, Store, Variable, While
 from ir.types import DType, TensorType
@@ -97,15 +97,6 @@ class Tensor:
         own, sizes = list(index)[len(index) - self.rank :], shape[len(shape) - self.rank :]
         inner = [all(size == 1 for size in self.shape[axis + 1 :]) for axis in range(self.rank)]
         return self.at(*map(_stretched, own, self.shape, sizes, inner))
-
-
-def may_stretch(own: Size, size: Size) -> bool:
-    """Whether an axis of size `own` that pairs with one of `size` may turn out to be 1 where that is not.
-
-    Sizes with symbols in common are two ways to compute one size, and demanded to be equal.
-    """
-    unrelated = isinstance(own, Dim) and size not in (own, 1) and not names(own) & names(size)
-    return unrelated and decide_eq(own, 1) is not False
 
 
 def _stretched(index: Operand, own: Size, size: Size, is_inner: bool) -> Operand:
@@ -360,5 +351,5 @@ class Output(Tensor):
 __all__ = [
     "Alignment", "KernelBuilder", "Names", "Output", "Tensor", "aligned", "all_over", "any_over", "apply",
     "buffer_tensor", "cast", "computed_tensor", "const", "guard", "highest", "identity", "inside", "lowest", "max_over",
-    "may_stretch", "min_over", "naming", "prod_over", "select", "sum_over",
+    "min_over", "naming", "prod_over", "select", "sum_over",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from ir.blob import Blob
-from ir.dims import Size, greatest, names, symbol
+from ir.dims import Size, Undecided, greatest, names, symbol
 from ir.kernel import Kernel
 from ir.types import TensorType
 
@@ -206,7 +206,14 @@ class Program:
 
     def capacity(self, type_: TensorType) -> Size:
         """Bytes that a tensor takes at most, in terms of the sizes that callers give."""
-        return greatest(type_.elements * type_.dtype.itemsize, self.limits)
+        size = type_.elements * type_.dtype.itemsize
+        for left, right in (way for pair in self.equal_dims for way in (pair, pair[::-1])):
+            if names(right) & names(size) & self.limits.keys() and not names(left) & self.limits.keys():
+                try:
+                    return greatest(size / right * left, self.limits)
+                except Undecided:
+                    continue  # the size is no multiple of this side of the equation
+        return greatest(size, self.limits)
 
     @property
     def arena_bytes(self) -> Size:

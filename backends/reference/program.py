@@ -42,7 +42,9 @@ class _Machine:
     def __init__(self, program: Program, sizes: dict[str, int], inputs: dict[str, np.ndarray]) -> None:
         self.program = program
         self.sizes = {**dict.fromkeys(program.limits, 0), **sizes}
-        self.late = [pair for pair in program.equal_dims if (names(pair[0]) | names(pair[1])) & program.limits.keys()]
+        late = ((pair, (names(pair[0]) | names(pair[1])) & program.limits.keys()) for pair in program.equal_dims)
+        self.late = [(pair, told) for pair, told in late if told]
+        self.told: set[str] = set()
         self.inputs = inputs
         self.kernels = {kernel.name: compile_kernel(kernel) for kernel in program.kernels}
         lengths = [evaluate(slot.bytes, sizes) for slot in program.slots]
@@ -83,8 +85,8 @@ class _Machine:
             self.memory(self.program.buffers[target], elements.shape)[...] = elements
         for name, value in told.items():
             self.set(name, value)
-        bound = {name for size, _ in step.pairs for name in names(size)}
-        check_assumptions({}, [p for p in self.late if (names(p[0]) | names(p[1])) & bound], self.sizes)
+        due = [pair for pair, told_by in self.late if told_by & told.keys() and told_by <= self.told]
+        check_assumptions({}, due, self.sizes)
 
     def within_limit(self, name: str, value: int) -> int:
         """A value for a symbol that steps bind. Raises ValueError where it is out of its bounds."""
@@ -97,6 +99,7 @@ class _Machine:
     def set(self, name: str, value: int) -> None:
         """Gives one symbol its value, and forgets the shapes that have it."""
         self.sizes[name] = value
+        self.told.add(name)
         self.arrays = {
             known: array
             for known, array in self.arrays.items()

@@ -23,7 +23,7 @@ from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.needs import inputs_behind
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
-from ir.demand import resolve
+from ir.demand import resolve, told_late
 from ir.dims import Dim, Size, bounded, decide_eq
 from ir.element import Names
 from ir.graph import Graph, Node, Value
@@ -286,7 +286,7 @@ class Scope:
         b = OnnxBuilder(self, node, ref, opset or 1)
         last = self.graph._last
         try:
-            with bounded(self.graph.bounds):
+            with bounded(self.graph.bounds), told_late(self.graph.limits):
                 outputs = registry.call(entry, b, list(inputs), self.attributes(node, opset or 1))
         except OpError as error:
             raise self.refusal(node, ref, error) from error

@@ -18,7 +18,7 @@ from compiler.passes.fuse import is_view
 from compiler.pipeline import lower_pass
 from ir import types as t
 from ir.blob import ArrayBlob
-from ir.demand import Pair
+from ir.demand import Pair, demanded_limit
 from ir.dims import Dim, Size, Undecided, bounded, greatest, names, symbol, symbol_of, upper_bound
 from ir.element import Alignment, KernelBuilder, Names, Output, Tensor, aligned, buffer_tensor, const, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
@@ -43,8 +43,8 @@ def lower(graph: Graph) -> Program:
     program.demanded_by, program.strings = dict(graph.demanded_by), graph.strings
     program.maps = dict(graph.maps)
     _check_tensors(graph)
-    state = _Lowering(program, limits=dict(graph.limits))
     with bounded(graph.bounds):
+        state = _Lowering(program, limits=_limits_known(graph))
         for value, name in zip(graph.inputs, [v.name for v in graph.inputs]):
             state.buffer(value, "input")
             program.inputs.append(state.of[value])
@@ -55,6 +55,15 @@ def lower(graph: Graph) -> Program:
         program.steps = [*state.first, *steps]
         program.limits = _limits(program, state.limits)
     return program
+
+
+def _limits_known(graph: Graph) -> dict[str, Size | None]:
+    """The limits of the symbols that only a run tells; where an op has none, one that a demand of the graph implies."""
+    late = graph.limits.keys()
+    return {
+        name: demanded_limit(name, graph.equal_dims, late) if limit is None else limit
+        for name, limit in graph.limits.items()
+    }
 
 
 def _limits(program: Program, limits: Mapping[str, Size | None]) -> dict[str, Size]:

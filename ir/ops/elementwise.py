@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ir import types as t
-from ir.demand import equal_or_one
+from ir.demand import equal_or_one, may_stretch
 from ir.dims import Size, decide_eq
-from ir.element import Tensor, apply, cast, const, may_stretch, select
+from ir.element import Tensor, apply, cast, const, select
 from ir.expr import Expr
 from ir.functions import FUNCTIONS, convert
 from ir.op import Op, OpError, assume_equal, case, op, require

@@ -13,7 +13,7 @@ import compiler
 from backends.c import CBackend
 from backends.reference.program import run_program
 from compiler.errors import CompileError
-from ir.evaluate import evaluate_graph
+from ir.evaluate import EvaluationError, evaluate_graph
 from ir.verify import verify_program
 
 
@@ -144,3 +144,60 @@ def test_a_scan_of_unknown_length(tmp_path: Path) -> None:
         for t, k in ((5, 3), (1, 1), (0, 2))
     ]
     agree(proto, tmp_path, *feeds)
+
+
+INT = TensorProto.INT64
+
+
+def experts() -> Any:
+    """Rows of x cut in two where an input says, each part transformed on its own; then scaled row by row."""
+    nodes = [
+        helper.make_node("Constant", [], ["zero"], value_int=0), helper.make_node("Constant", [], ["one"], value_int=1),
+        helper.make_node("Range", ["zero", "cut", "one"], ["first"]),
+        helper.make_node("Range", ["cut", "end", "one"], ["second"]),
+        helper.make_node("Gather", ["x", "first"], ["a"]), helper.make_node("Gather", ["x", "second"], ["b"]),
+        helper.make_node("MatMul", ["a", "w"], ["p"]), helper.make_node("Neg", ["b"], ["q"]),
+        helper.make_node("Concat", ["p", "q"], ["r"], axis=0), helper.make_node("Mul", ["r", "scale"], ["y"]),
+    ]  # fmt: skip
+    inputs = [
+        info("x", ["T", 4]), info("w", [4, 4]), info("cut", [], INT), info("end", [], INT), info("scale", ["T", 4]),
+    ]  # fmt: skip
+    return model(nodes, inputs, [info("y", ["T", 4])])
+
+
+def expert_feeds(cut: int, end: int, rows: int = 5) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(rows)
+    floats = {n: rng.standard_normal(s).astype(np.float32) for n, s in (("x", (rows, 4)), ("w", (4, 4)))}
+    return {**floats, "cut": np.array(cut), "end": np.array(end), "scale": np.ones((rows, 4), np.float32)}
+
+
+def test_ranges_are_bounded_by_the_size_that_their_sum_must_have(tmp_path: Path) -> None:
+    proto = experts()
+    feeds = [expert_feeds(cut, 2 * n, 2 * n) for cut, n in ((2, 3), (0, 2), (4, 2), (1, 1))]
+    agree(proto, tmp_path, *feeds)
+    loaded = compiler.load(proto)
+    program = CBackend().pipeline().run(loaded)
+    assert sorted(map(str, program.limits.values())) == ["T", "T"]
+    sizes = {str(program.capacity(program.buffers[name].type)) for name in program.buffers if name in "pqr"}
+    assert sizes == {"16*T"}
+
+
+@pytest.mark.parametrize(("cut", "end"), [(2, 5), (9, 6), (-3, 6), (2, 7)])
+def test_ranges_that_do_not_add_up_are_refused_by_a_run(tmp_path: Path, cut: int, end: int) -> None:
+    proto, feeds = experts(), expert_feeds(cut, end, 6)
+    graph = compiler.load(proto).graph
+    with pytest.raises((ValueError, EvaluationError)):
+        evaluate_graph(graph, [feeds[v.name] for v in graph.inputs])
+    with pytest.raises(CompileError):
+        compiler.compile(proto, out=tmp_path / "net").load().run(feeds)
+
+
+def test_a_range_that_nothing_bounds_needs_a_bound(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Range", ["from", "to", "by"], ["y"])]
+    for kind, values in ((INT, (7, -1, -3)), (TensorProto.FLOAT, (0.5, 3.0, 0.75)), (INT, (3, 1, 1)), (INT, (3, 1, 0))):
+        proto = model(nodes, [info(name, [], kind) for name in ("from", "to", "by")], [info("y", ["n"], kind)])
+        with pytest.raises(CompileError, match="nothing bounds it"):
+            compiler.compile(proto, out=tmp_path / "unbounded")
+        dtype = np.int64 if kind == INT else np.float32
+        feeds = dict(zip(("from", "to", "by"), (np.array(v, dtype) for v in values)))
+        agree(proto, tmp_path / f"{kind}{values}", feeds, dims={"n": (0, 9)})

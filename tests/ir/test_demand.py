@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ir.demand import broken_demand, equal_or_one, not_negative, unequal
+from ir.demand import broken_demand, demanded_limit, equal_or_one, is_implied, not_negative, unequal
 from ir.dims import bounded, dim_text, evaluate, parse_dim
 
 A, B, SUM = parse_dim("A"), parse_dim("B"), parse_dim("P+S")
@@ -52,3 +52,29 @@ def test_a_demand_keeps_its_sentence_through_text() -> None:
     left, right = equal_or_one(A, SUM)
     again = parse_dim(dim_text(left)), parse_dim(dim_text(right))
     assert broken_demand(again, {"A": 5, "P": 3, "S": 4}) == "A is 5, it must be P+S (7) or 1"
+
+
+def test_demands_that_others_imply() -> None:
+    pairs = [(A, SUM), (B, 3)]
+    for demand in ((A, SUM), (SUM, A), (2 * A, 2 * SUM), (A * B, 3 * SUM), equal_or_one(A, SUM), equal_or_one(SUM, A)):
+        assert is_implied(demand, pairs)
+    for demand in ((A, B), equal_or_one(A, B), unequal(A, 1), (A + 1, SUM)):
+        assert not is_implied(demand, pairs)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("p+q", "2*N", "2*N"),
+        ("N", "3*p+4*q", "N//3"),
+        ("p+N*q", "M", "M"),
+        ("p-q", "N", None),  # p may be as much as N+q
+        ("p*p", "N", None),
+        ("p+max(p-1,0)", "N", None),
+        ("p", "q", None),  # which has no limit itself
+        ("q", "N", None),
+    ],
+)
+def test_limits_that_follow_from_demands(left: str, right: str, expected: str | None) -> None:
+    found = demanded_limit("p", [(parse_dim(left), parse_dim(right))], {"p", "q"})
+    assert (None if found is None else dim_text(found)) == expected

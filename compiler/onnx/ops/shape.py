@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from compiler.onnx.registry import onnx_op
-from ir.demand import equal_or_one, not_negative, unequal
+from ir.demand import equal_or_one, may_stretch, not_negative, unequal
 from ir.dims import Size, decide_eq, decide_le, minimum, upper_bound
-from ir.element import may_stretch
 from ir.op import OpError
 
 
