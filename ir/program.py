@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from ir.blob import Blob
-from ir.dims import Size, Undecided, greatest, names, symbol
+from ir.dims import Dim, Size, Undecided, greatest, names, symbol
 from ir.kernel import Kernel
 from ir.types import TensorType
 
@@ -208,7 +208,8 @@ class Program:
         """Bytes that a tensor takes at most, in terms of the sizes that callers give."""
         size = type_.elements * type_.dtype.itemsize
         for left, right in (way for pair in self.equal_dims for way in (pair, pair[::-1])):
-            if names(right) & names(size) & self.limits.keys() and not names(left) & self.limits.keys():
+            late = self.limits.keys()
+            if isinstance(right, Dim) and names(right) & names(size) & late and not names(left) & late:
                 try:
                     return greatest(size / right * left, self.limits)
                 except Undecided:

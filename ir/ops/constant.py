@@ -209,7 +209,7 @@ class FillRange(Op):
         return _require_numbers("fill_range", start, delta).with_shape((self.size,))
 
     def reference(self, start: np.ndarray, delta: np.ndarray, count: np.ndarray) -> np.ndarray:
-        return (start + np.arange(count).astype(start.dtype) * delta).astype(start.dtype)
+        return (start + np.arange(int(count)).astype(start.dtype) * delta).astype(start.dtype)
 
     def kernel(self, k: Any, outputs: tuple[Output, ...], start: Tensor, delta: Tensor, count: Tensor) -> None:
         with k.loop("parallel", i=self.size) as i:

@@ -199,5 +199,5 @@ def test_a_range_that_nothing_bounds_needs_a_bound(tmp_path: Path) -> None:
         with pytest.raises(CompileError, match="nothing bounds it"):
             compiler.compile(proto, out=tmp_path / "unbounded")
         dtype = np.int64 if kind == INT else np.float32
-        feeds = dict(zip(("from", "to", "by"), (np.array(v, dtype) for v in values)))
+        feeds = {name: np.array(value, dtype) for name, value in zip(("from", "to", "by"), values)}
         agree(proto, tmp_path / f"{kind}{values}", feeds, dims={"n": (0, 9)})
