@@ -178,6 +178,11 @@ def words(count: int, length: int) -> np.ndarray:
 def search_cases() -> Iterator[Case]:
     for values in ([2, 1, 1, 3, 4, 3], [5], [0.5, -1, 0.5, -1, 7]):
         yield Case(f"unique-{len(values)}", "Unique", [np.array(values, np.float32)], outputs=3, constants=[0])
+        yield Case(
+            f"unique-run_time-{len(values)}", "Unique", [np.array(values, np.float32)], outputs=3, c=len(values) > 5
+        )
+    yield Case("unique-places", "Unique", [np.array([3, 1, 3, 2], np.float32)], outputs=(0, 1, 2))
+    yield Case("unique-batch", "Unique", lambda n: [np.arange(3 * n, dtype=np.float32) % (n + 1)], outputs=3, c=True)
     tables = [real(5, 1, 3, 4), real(5, seed=1), real(9, 4, seed=2)]
     given = {"char_embedding_size": 4, "conv_window_size": 3, "embedding_size": 5}
     yield Case("words", "WordConvEmbedding", [words(8, 7), *tables], given, c=True)
