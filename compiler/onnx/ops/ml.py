@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from compiler.onnx.ops.quantized import integer_range
+from compiler.onnx.ops.shape import elements
 from compiler.onnx.ops.trees import best_label, single, threshold_label, transformed, two_classes
 from compiler.onnx.registry import onnx_op
 from ir import types as t
@@ -138,13 +139,23 @@ def ArrayFeatureExtractor(b: Any, X: Any, Y: Any) -> Any:
 
 @onnx_op("FeatureVectorizer", domain=_ML)
 def FeatureVectorizer(b: Any, *xs: Any, inputdimensions: tuple[int, ...] = ()) -> Any:
-    rows = [_rows(b, x) for x in xs]
-    if len(inputdimensions) not in (0, len(rows)):
-        raise OpError(f"`inputdimensions` has {len(inputdimensions)} numbers for {len(rows)} inputs")
-    for position, width in enumerate(inputdimensions):
-        if rows[position].shape[1] != width:
-            raise OpError(f"input {position} is {xs[position].type}; `inputdimensions` says {width}")
-    return b.concat(*rows, axis=1)
+    """Rows side by side, each input's cut or filled up with zeros to its `inputdimensions`."""
+    if len(inputdimensions) not in (0, len(xs)):
+        raise OpError(f"`inputdimensions` has {len(inputdimensions)} numbers for {len(xs)} inputs")
+    parts = []
+    for position, x in enumerate(xs):
+        rows = x if x.rank == 2 else b.reshape(x, shape=(1, *x.shape) if x.rank == 1 else _flat(x.shape))
+        rows = single(b, rows)
+        if inputdimensions and rows.shape[1] != inputdimensions[position]:
+            rows = b.pad(rows, before=(0, 0), after=(0, inputdimensions[position] - rows.shape[1]))
+        parts.append(rows)
+    return b.concat(*parts, axis=1)
+
+
+def _flat(shape: tuple[Any, ...]) -> tuple[Any, Any]:
+    if not shape:
+        raise OpError("an input is a scalar; it must have rows")
+    return shape[0], elements(shape[1:])
 
 
 @onnx_op("Imputer", domain=_ML)
