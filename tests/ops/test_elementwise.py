@@ -269,10 +269,11 @@ class TestOperators:
         assert mask.dtype == mask_dtype
         assert mask.all()
 
-    def test_dropout_in_training_is_refused_unless_it_drops_nothing(self) -> None:
-        x, on = np.ones((2, 3), np.float32), np.array(True)
-        with pytest.raises(UnsupportedError, match="training mode"):
-            run("Dropout", x, np.array(0.5, np.float32), on, opset=13, constants=(1, 2))
+    def test_dropout_in_training_scales_what_it_keeps(self) -> None:
+        x, on = np.ones((20, 30), np.float32), np.array(True)
+        y, mask = run("Dropout", x, np.array(0.5, np.float32), on, opset=13, constants=(1, 2), outputs=2)
+        assert np.array_equal(y, np.where(mask, np.float32(2), np.float32(0)))
+        assert 0 < mask.sum() < mask.size
         assert np.array_equal(run("Dropout", x, np.array(0, np.float32), on, opset=13, constants=(1, 2))[0], x)
 
     def test_strings_compare(self) -> None:
