@@ -14,7 +14,7 @@ import numpy as np
 from ir import types as t
 from ir.blob import ArrayBlob, Blob
 from ir.demand import is_implied, told_late
-from ir.dims import Dim, Size, Undecided, bounded, symbol_of
+from ir.dims import Dim, Size, Undecided, bounded, names, symbol_of
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions
 from ir.types import DType, TensorType, Type, dtype_of
@@ -121,6 +121,8 @@ class Builder:
     def sizes(self, value: Value, what: str) -> tuple[Size, ...]:
         """The elements of a known integer tensor as sizes. Raises OpError where they are computed at run time."""
         content = value.content
+        if content is None and 0 in value.shape:
+            return ()
         if content is None:
             raise UnknownValue(f"`{what}` is computed at run time; it must be known when compiling", value)
         return tuple(v if isinstance(v, Dim) else int(v) for v in content.reshape(-1).tolist())
@@ -133,8 +135,11 @@ class Builder:
         return content.reshape(-1).tolist()[0]
 
     def define(self, size: Size, limit: Size | None) -> None:
-        """Records that a symbol gets its value when the graph runs, at most `limit`; other sizes are what they are."""
+        """Records that a symbol gets its value when the graph runs, at most `limit`, or what a product of symbols is at
+        most; other sizes are what they are."""
         name = symbol_of(size)
+        if name is None and limit is not None and len(names(size)) > 1:
+            self.graph.limits.products[names(size)] = limit
         if name is not None and self.graph.limits.get(name) is None:
             _, greatest = self.graph.bounds.get(name, (0, None))
             self.graph.limits[name] = limit if greatest is None else greatest

@@ -7,10 +7,10 @@ must not know where sizes come from or what they are used for, and must import o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import reduce
-from typing import cast
+from typing import TypeVar, cast
 
 from ir.dim_bounds import bounded, decide_eq, decide_le, lower_bound, maximum, minimum, unbounded, upper_bound
 from ir.dim_form import (
@@ -89,6 +89,20 @@ def symbol_of(size: Size) -> str | None:
     return monomial[0].name if alone and isinstance(monomial[0], Name) else None
 
 
+_Limit = TypeVar("_Limit")
+
+
+class Limits(dict[str, _Limit]):
+    """What symbols are at most, by name, and what products of symbols are at most.
+
+    `products` has groups of names: the product of one or several different names of a group does not exceed the size.
+    """
+
+    def __init__(self, given: Mapping[str, _Limit] | None = None) -> None:
+        super().__init__(given or {})
+        self.products: dict[frozenset[str], Size] = dict(given.products) if isinstance(given, Limits) else {}
+
+
 def greatest(size: Size, limits: Mapping[str, Size | None]) -> Size:
     """A size without the symbols of `limits` that `size` does not exceed while each of them is within 0 and its limit.
 
@@ -102,11 +116,27 @@ def greatest(size: Size, limits: Mapping[str, Size | None]) -> Size:
         if not names(term) & limits.keys():
             total = total + term
         elif coefficient > 0:
-            factors = [_greatest_atom(atom, limits) for atom in monomial]
+            alone, together = _products(monomial, limits)
+            factors = [_greatest_atom(atom, limits) for atom in alone]
+            factors += [greatest(limit, limits) for limit in together]
             total = total + reduce(_product_of_any, factors, cast(Size, coefficient))
         elif decide_le(term, 0) is not True:
             raise Undecided(f"the greatest value of {dim_text(size)}")
     return plain(total)
+
+
+def _products(monomial: Iterable[Atom], limits: Mapping[str, Size | None]) -> tuple[list[Atom], list[Size]]:
+    """The atoms of a product that stand alone, and the limits of those that have one together."""
+    alone, together = list(monomial), []
+    groups = limits.products if isinstance(limits, Limits) else {}
+    while True:
+        own = {atom.name: atom for atom in alone if isinstance(atom, Name)}
+        most = max(groups, key=lambda group: len(group & own.keys()), default=frozenset())
+        if len(most & own.keys()) < 2:
+            return alone, together
+        for name in most & own.keys():
+            alone.remove(own[name])
+        together.append(groups[most])
 
 
 def _greatest_atom(atom: Atom, limits: Mapping[str, Size | None]) -> Size:
@@ -225,8 +255,8 @@ _FUNCTIONS: dict[str, Function] = {
 }
 
 __all__ = [
-    "Atom", "Dim", "FloorDiv", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided", "bounded",
-    "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "greatest", "lower_bound",
+    "Atom", "Dim", "FloorDiv", "Limits", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided",
+    "bounded", "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "greatest", "lower_bound",
     "maximum", "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "symbol_of",
     "terms", "unbounded", "upper_bound",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ir.bind import bind_sizes, check_assumptions, check_sizes, equations, solve_sizes
-from ir.dims import Dim, evaluate, names
+from ir.dims import Dim, dim_text, evaluate, names, symbol_of
 from ir.graph import Graph, Node, Value
 from ir.op import Op
 from ir.types import TensorType
@@ -51,7 +51,10 @@ def evaluate_values(
     late = [p for p in graph.equal_dims if (names(p[0]) | names(p[1])) & graph.limits.keys()]
     with np.errstate(all="ignore"), _sizes(bound):
         for node in graph.nodes():
-            results = _compute(node, [None if v is None else values[v] for v in node.inputs], bound)
+            operands = [None if v is None else values[v] for v in node.inputs]
+            if node.op.name == "told":
+                _tell(node, operands[0], bound, graph)
+            results = _compute(node, operands, bound)
             values.update(zip(node.outputs, results))
             if late and node.op.defines:
                 check_assumptions({}, late, bound, graph.demanded_by)
@@ -128,6 +131,26 @@ def _compute(node: Node, operands: list[Any], sizes: dict[str, int]) -> tuple[An
         shapes = ", ".join(_describe(operand) for operand in operands)
         origin = f" (from {', '.join(node.sources)})" if node.sources else ""
         raise EvaluationError(f"{node!r}{origin} on ({shapes}): {type(error).__name__}: {error}") from error
+
+
+def _tell(node: Node, count: Any, sizes: dict[str, int], graph: Graph) -> None:
+    """Gives a size its value. Raises EvaluationError for one beyond its limit, or that contradicts what is known."""
+    (size,) = node.op.sizes_defined()
+    name, value = symbol_of(size), int(count)
+    origin = f" (from {', '.join(node.sources)})" if node.sources else ""
+    if name is None or name not in graph.limits:
+        if evaluate(size, sizes) != value:
+            raise EvaluationError(
+                f"the size {dim_text(size)} is {evaluate(size, sizes)}; the run gives {value}{origin}"
+            )
+        return
+    limit = graph.limits[name]
+    most = None if limit is None or names(limit) - sizes.keys() else evaluate(limit, sizes)
+    least = graph.bounds.get(name, (0, None))[0]
+    if value < least or (most is not None and value > most):
+        bounds = f"at least {least}" if most is None else f"{least} to {most}"
+        raise EvaluationError(f"the size {dim_text(size)} is {value}, it must be {bounds}{origin}")
+    sizes[name] = value
 
 
 def _describe(operand: Any) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ir.blob import Blob
-from ir.dims import Size
+from ir.dims import Limits, Size
 from ir.op import Op, OpError
 from ir.types import TensorType, Type
 
@@ -163,7 +163,7 @@ class Graph:
         self.demanded_by: dict[tuple[Size, Size], str] = {}
         self.strings: frozenset[str] = frozenset()
         self.maps: dict[str, tuple[int | str, ...]] = {}
-        self.limits: dict[str, Size | None] = {}
+        self.limits: Limits[Size | None] = Limits()
         self._first: Node | None = None
         self._last: Node | None = None
         self._count = 0

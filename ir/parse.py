@@ -17,7 +17,7 @@ import numpy as np
 
 from ir.blob import ArrayBlob, Blob, FillBlob
 from ir.build import Builder
-from ir.dims import Size, names, parse_dim
+from ir.dims import Limits, Size, names, parse_dim
 from ir.graph import Graph, Value
 from ir.kernel import Kernel
 from ir.op import OPS, Op, OpError
@@ -142,7 +142,7 @@ class _GraphReader:
     def __init__(self, text: str, blobs: Mapping[str, Blob] | None) -> None:
         self.text = text
         self.blobs = blobs
-        self.limits: dict[str, Size | None] = {}
+        self.limits: Limits[Size | None] = Limits()
 
     def error(self, place: Branch | Token, message: str) -> ParseError:
         return error_at(self.text, place, message)

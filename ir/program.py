@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from ir.blob import Blob
-from ir.dims import Dim, Size, Undecided, greatest, names, symbol
+from ir.dims import Dim, Limits, Size, Undecided, greatest, names, symbol
 from ir.kernel import Kernel
 from ir.types import TensorType
 
@@ -171,7 +171,7 @@ class Program:
     demanded_by: dict[tuple[Size, Size], str] = field(default_factory=dict)
     strings: frozenset[str] = frozenset()
     maps: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-    limits: dict[str, Size] = field(default_factory=dict)
+    limits: Limits[Size] = field(default_factory=lambda: Limits())
     pipeline: str = ""
 
     @property

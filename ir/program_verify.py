@@ -77,13 +77,23 @@ def _view_problems(program: Program, buffer: ProgramBuffer) -> Iterator[str]:
         if base.base not in program.buffers:
             yield f"view {base.name} is of {base.base}, which is not a buffer"
             return
-        base = program.buffers[base.base]
+        view, base = base, program.buffers[base.base]
         if base.name in seen:
             yield f"view {buffer.name} is a view of itself"
             return
         seen.add(base.name)
-    if _exceeds(program, _bytes(buffer), _bytes(base)):
-        yield f"view {buffer.name}: {buffer.type} is larger than {base.name}: {base.type}"
+        if _is_larger(program, view, base):
+            yield f"view {view.name}: {view.type} is larger than {base.name}: {base.type}"
+            return
+
+
+def _is_larger(program: Program, view: ProgramBuffer, base: ProgramBuffer) -> bool:
+    """Whether a view may have more bytes than what it is of. Sizes that a run tells are demanded to fit."""
+    if view.type.dtype == base.type.dtype and shapes_agree(
+        (view.type.elements,), (base.type.elements,), program.bounds, program.equal_dims
+    ):
+        return False
+    return _exceeds(program, _bytes(view), _bytes(base))
 
 
 def _fits(program: Program, buffer: ProgramBuffer) -> bool:

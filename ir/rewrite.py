@@ -214,11 +214,11 @@ def downstream(value: Value, depth: int) -> list[Node]:
 
 
 def remove_dead(graph: Graph, node: Node) -> None:
-    """Removes a node whose results are not used, and what is not used then."""
+    """Removes a node whose results are not used, and what is not used then. What tells sizes stays: see `dce`."""
     pending = [node]
     while pending:
         dead = pending.pop()
-        if dead.graph is not graph or any(v.is_used() for v in dead.outputs):
+        if dead.graph is not graph or dead.op.defines or any(v.is_used() for v in dead.outputs):
             continue
         producers = [v.node for v in dead.inputs if v is not None and v.node is not None]
         graph.remove(dead)

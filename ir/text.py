@@ -261,6 +261,7 @@ def _program_head(program: Program) -> list[str]:
     ]
     equal = [f"{dim_text(a)} == {dim_text(b)}" for a, b in program.equal_dims]
     limits = [f"{quote_name(name)} <= {dim_text(limit)}" for name, limit in program.limits.items()]
+    limits += [f"{'*'.join(map(quote_name, sorted(g)))} <= {dim_text(n)}" for g, n in program.limits.products.items()]
     if bounds or equal or limits:
         lines.append(f"  where: {', '.join(bounds + equal + limits)}")
     lines.append(f"  arena: {dim_text(program.arena_bytes)} bytes in {len(program.slots)} slots")

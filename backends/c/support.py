@@ -10,7 +10,7 @@ from compiler.passes.lower import kernel_of
 from ir.graph import Node
 from ir.types import TensorType
 
-_CONTROL = {"if_", "loop"}
+_CONTROL = {"if_", "loop", "told"}
 
 
 def accepts(node: Node) -> bool | str:

@@ -70,6 +70,11 @@ class OnnxBuilder(Builder):
         name = self.output_names[output] if self.is_output_used(output) else f"{self.ref.name}.{output}"
         return self.scope.run_time_size(name, axis, is_bounded)
 
+    def run_time_number(self, what: str) -> Size:
+        """A size that only a run tells and that is not one of an output's axes: `what` says what it is."""
+        name = self.output_names[0] if self.is_output_used(0) else self.ref.name
+        return self.scope.importer.run_time_size(f"{self.scope.path}/{name}_{what}".lstrip("/"))
+
     def subgraph(
         self, proto: onnx.GraphProto, types: Sequence[Type], name: str, known: Knowledge | None = None
     ) -> tuple[Graph, list[Value]]:

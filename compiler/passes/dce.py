@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compiler.pipeline import graph_pass
-from ir.dims import Dim, names
+from ir.dims import Dim, names, symbol_of
 from ir.graph import Graph, Node
 from ir.op import Op
 from ir.rewrite import for_each_graph
@@ -22,8 +22,11 @@ def remove_unused(graph: Graph) -> None:
     needed = {name for value in graph.outputs for name in _told(graph, value.type)}
     for node in graph.nodes_reversed():
         told = {name for value in node.outputs for name in _told(graph, value.type)} if graph.limits else set()
+        defined = node.op.sizes_defined()
+        told |= {name for size in defined for name in names(size)} & graph.limits.keys()
         is_used = any(value.users or value in outputs for value in node.outputs)
-        if not is_used and not _introduced(graph, node, told) & needed:
+        is_check = node.op.name == "told" and symbol_of(defined[0]) not in graph.limits
+        if not is_used and not is_check and not _introduced(graph, node, told) & needed:
             graph.remove(node)
         elif graph.limits:
             needed |= told | _told_in(graph, node.op)

@@ -163,8 +163,8 @@ def _shapes(graph: Graph) -> dict[Node, Shape]:
 
 
 def is_view(node: Node) -> bool:
-    """Whether a node only gives another shape to the same bytes."""
-    return node.op.name == "reshape"
+    """Whether a node only gives another meaning to the same bytes."""
+    return node.op.name in ("reshape", "told")
 
 
 def _grow(graph: Graph, root: Node, shapes: dict[Node, Shape]) -> Group:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from compiler.passes.dce import remove_unused
 from compiler.passes.fuse import is_elementwise
 from compiler.pipeline import graph_pass
 from ir.build import Builder
@@ -32,9 +33,7 @@ def layout(graph: Graph) -> None:
             _cancel(graph, node)
         else:
             _sink(graph, node)
-    for node in graph.nodes_reversed():
-        if not any(v.is_used() for v in node.outputs):
-            graph.remove(node)
+    remove_unused(graph)
 
 
 def _convert_conv(graph: Graph, node: Node) -> None:

@@ -7,7 +7,7 @@ writes. Reductions become accumulators. Kernels of equal structure are one kerne
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from compiler.pipeline import lower_pass
 from ir import types as t
 from ir.blob import ArrayBlob
 from ir.demand import Pair, demanded_limit
-from ir.dims import Dim, Size, Undecided, bounded, greatest, names, symbol, symbol_of, upper_bound
+from ir.dims import Dim, Limits, Size, Undecided, bounded, greatest, names, symbol, symbol_of, upper_bound
 from ir.element import Alignment, KernelBuilder, Names, Output, Tensor, aligned, buffer_tensor, const, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
@@ -57,19 +57,18 @@ def lower(graph: Graph) -> Program:
     return program
 
 
-def _limits_known(graph: Graph) -> dict[str, Size | None]:
+def _limits_known(graph: Graph) -> Limits[Size | None]:
     """The limits of the symbols that only a run tells; where an op has none, one that a demand of the graph implies."""
-    late = graph.limits.keys()
-    return {
-        name: demanded_limit(name, graph.equal_dims, late) if limit is None else limit
-        for name, limit in graph.limits.items()
-    }
+    late, found = graph.limits.keys(), Limits(graph.limits)
+    for name, limit in graph.limits.items():
+        found[name] = demanded_limit(name, graph.equal_dims, late) if limit is None else limit
+    return found
 
 
-def _limits(program: Program, limits: Mapping[str, Size | None]) -> dict[str, Size]:
+def _limits(program: Program, limits: Limits[Size | None]) -> Limits[Size]:
     """The symbols that steps bind, and what they are at most in terms of the others. Raises Problems for those that
     nothing bounds."""
-    found: dict[str, Size] = {}
+    found: Limits[Size] = Limits()
     problems: list[CompileError] = []
     bound = {name for step in program.walk() for name in _names_bound(step) if name in limits}
     for name in sorted(bound):
@@ -79,6 +78,8 @@ def _limits(program: Program, limits: Mapping[str, Size | None]) -> dict[str, Si
             problems.append(_unlimited(name, program))
     if problems:
         raise problems[0] if len(problems) == 1 else Problems(problems)
+    groups = {group.intersection(found): limit for group, limit in limits.products.items()}
+    found.products = {group: greatest(limit, limits) for group, limit in groups.items() if len(group) > 1}
     return found
 
 
@@ -120,7 +121,7 @@ class _Lowering:
     made: dict[Hashable, tuple[list[Version], tuple[Pair, ...]]] = field(default_factory=dict)
     agreements: dict[tuple[Pair, ...], str] = field(default_factory=dict)
     first: list[Step] = field(default_factory=list)
-    limits: dict[str, Size | None] = field(default_factory=dict)
+    limits: Limits[Size | None] = field(default_factory=lambda: Limits())
     size_names: Names = field(default_factory=Names)
 
     def buffer(self, value: Value, place: str, base: str | None = None) -> str:
@@ -172,6 +173,7 @@ class _Lowering:
                 steps += self.loop(node)
             elif is_view(node) and node.inputs[0] is not None:
                 self.buffer(node.output, "view", base=self.operand(node.inputs[0]))
+                steps += self.bindings(node)
             else:
                 steps += self.bindings(node)
                 steps.append(self.node(node))
@@ -277,8 +279,17 @@ class _Lowering:
             copies = [(self.operand(value), result) for value, result in zip(body.outputs, results)]
             steps += self.bind(_differing(node.outputs, body.outputs), copies, node)
             arms.append(tuple(steps))
-            demands.append(tuple(pair for pair in body.equal_dims if pair not in self.program.equal_dims))
+            demands.append(self.demands(body))
         return Branch(self.operand(condition), arms[0], arms[1], node.sources, *demands)
+
+    def demands(self, body: Graph) -> tuple[tuple[Size, Size], ...]:
+        """What a nested graph demands of sizes where it runs. What it demands of sizes that its own steps tell is held
+        against the program, which checks that as soon as they are told."""
+        inner = set(body.limits) & _told_by(body)
+        found = [pair for pair in body.equal_dims if pair not in self.program.equal_dims]
+        late = [pair for pair in found if (names(pair[0]) | names(pair[1])) & inner]
+        self.program.equal_dims += late
+        return tuple(pair for pair in found if pair not in late)
 
     def loop(self, node: Node) -> list[Step]:
         """A loop over a nested graph: values that it carries live in buffers of their own, which each step reads and
@@ -305,7 +316,7 @@ class _Lowering:
             pairs.append((symbol(op_.total), 0 if most is None else most))  # rows are as far apart as ever
         steps = self.bind(pairs, copies, node)
         body = self.loop_body(node, counter, number, stops)
-        demands = tuple(pair for pair in op_.body.equal_dims if pair not in self.program.equal_dims)
+        demands = self.demands(op_.body)
         trips = None if trip is None else self.operand(trip)
         steps.append(Repeat(counter, trips, self.of[going] if stops else None, tuple(body), node.sources, demands))
         pairs = _differing(node.outputs[: op_.carried], states)
@@ -363,6 +374,12 @@ class _Lowering:
         name, blob = self.buffer_names.fresh(hint), ArrayBlob(array)
         self.program.buffers[name] = ProgramBuffer(name, TensorType(blob.dtype, blob.shape), "weight", blob=blob)
         return name
+
+
+def _told_by(graph: Graph) -> set[str]:
+    """The symbols that the nodes of a graph define."""
+    sizes = (size for node in graph.nodes() for size in node.op.sizes_defined())
+    return {name for name in map(symbol_of, sizes) if name is not None}
 
 
 def _differing(to: Sequence[Value], of: Sequence[Value]) -> list[tuple[Size, Size]]:

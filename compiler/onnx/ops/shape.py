@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import count_of, is_known, known_numbers, number, numbers, told
 from ir.demand import equal_or_one, may_stretch, not_negative, unequal
-from ir.dims import Size, decide_eq, decide_le, minimum, upper_bound
+from ir.dims import Size, decide_eq, decide_le, minimum, symbol_of, upper_bound
 from ir.op import OpError
+from ir.ops.run_time_sizes import most_elements
 
 
 def normal_axis(axis: Size, rank: int, what: str = "axis") -> int:
@@ -113,7 +115,32 @@ def Reshape_1(b: Any, data: Any, *, shape: tuple[int, ...] = (), consumed_inputs
 
 @onnx_op("Reshape", since=5)
 def Reshape(b: Any, data: Any, shape: Any, *, allowzero: int = 0) -> Any:
-    return reshaped(b, data, resolved(b, data.shape, b.sizes(shape, "shape"), keep_zero=bool(allowzero)))
+    if is_known(shape):
+        return reshaped(b, data, resolved(b, data.shape, b.sizes(shape, "shape"), keep_zero=bool(allowzero)))
+    return _reshaped_at_run_time(b, data, shape, keep_zero=bool(allowzero))
+
+
+def _reshaped_at_run_time(b: Any, data: Any, shape: Any, keep_zero: bool) -> Any:
+    """data with the shape that a tensor tells. What is known of it stays as it is, and is checked."""
+    count_of(shape, "shape")
+    wanted = known_numbers(shape)
+    for a, size in enumerate(wanted):
+        if size == 0 and not keep_zero and a < data.rank:
+            wanted[a] = data.shape[a]
+    known = [size if size is not None and decide_le(0, size) else None for size in wanted]
+    sizes = b.reshape_sizes(numbers(b, shape), source=data.shape, keep_zero=keep_zero)
+    return reshaped(b, data, told_shape(b, data, sizes, known))
+
+
+def told_shape(b: Any, data: Any, sizes: Any, known: Sequence[Size | None]) -> tuple[Size, ...]:
+    """The shape that `sizes` tells, which is one that `data` can take; `known` are those of its sizes that are."""
+    limit = most_elements(data.shape)
+    found: list[Size] = []
+    for a, size in enumerate(known):
+        chosen = size if size is not None else b.run_time_size(a, is_bounded=False)
+        others = [other for other in found if symbol_of(other) is not None]
+        found.append(told(b, number(b, sizes, a), chosen, limit, others if symbol_of(chosen) is not None else ()))
+    return tuple(found)
 
 
 @onnx_op("Flatten", since=1)
