@@ -21,6 +21,7 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 from compiler.artifact import Artifact
 from compiler.driver import Model, compile, load
 from compiler.errors import CompileError, UsageError
+from ir.bind import bind_sizes, check_assumptions
 from ir.evaluate import evaluate_graph
 from ir.types import TensorType
 
@@ -135,7 +136,13 @@ def _interpreter(model: Model) -> Any:
             dtype = getattr(feeds[value.name], "dtype", None)
             if isinstance(value.type, TensorType) and dtype != value.type.dtype.numpy:
                 raise UsageError("E0209", f"input '{value.name}' is {dtype}; the model takes {value.type}")
-        results = evaluate_graph(graph, [feeds[value.name] for value in graph.inputs])
+        arrays = [feeds[value.name] for value in graph.inputs]
+        try:
+            sizes = bind_sizes([value.type for value in graph.inputs], arrays, [value.name for value in graph.inputs])
+            check_assumptions(graph.bounds, graph.equal_dims, sizes, graph.demanded_by)
+        except ValueError as error:
+            raise UsageError("E0209", str(error)) from error
+        results = evaluate_graph(graph, arrays)
         return dict(zip(graph.output_names, results))
 
     return run

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
-from ir.dims import Size, parse_dim
+from ir.dims import Size, decide_eq, parse_dim
 from ir.types import DTYPES, TensorType
 
 ints = tuple[int, ...]
@@ -190,6 +190,12 @@ def assume_equal(a: Size, b: Size) -> None:
         found.append((a, b))
 
 
+def require_equal(what: str, a: Size, b: Size) -> None:
+    """For type rules: demands two sizes to be equal. Raises OpError where they are not; records what is undecided."""
+    require(decide_eq(a, b) is not False, lambda: f"{what}: {a} where it must be {b}")
+    assume_equal(a, b)
+
+
 @contextmanager
 def assumptions() -> Iterator[list[tuple[Size, Size]]]:
     """Collects what `assume_equal` records."""
@@ -231,5 +237,5 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 __all__ = [
     "OPS", "Example", "Op", "OpError", "UnknownValue", "assume_equal", "assumptions", "case", "define", "definitions",
     "ints", "op",
-    "operand_names", "parse_type", "require", "sample", "sizes", "split_commas",
+    "operand_names", "parse_type", "require", "require_equal", "sample", "sizes", "split_commas",
 ]  # fmt: skip

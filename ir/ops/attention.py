@@ -14,17 +14,12 @@ from ir import types as t
 from ir.dims import Size, decide_eq
 from ir.element import KernelBuilder, Output, Tensor, cast, select
 from ir.expr import Expr
-from ir.op import Op, OpError, assume_equal, case, define, op, require
+from ir.op import Op, OpError, assume_equal, case, define, op, require, require_equal
 from ir.ops.elementwise import broadcasts_to, same_dtype
 from ir.ops.reduction import accumulator
 from ir.types import DType, TensorType, dtype_of
 
 _STAGES = ("", "raw", "capped", "masked", "weights")
-
-
-def _require_equal(what: str, a: Size, b: Size) -> None:
-    require(decide_eq(a, b) is not False, lambda: f"attention: {what} is {a} and {b}")
-    assume_equal(a, b)
 
 
 def _masks(mask: tuple[Size, ...], scores: tuple[Size, ...]) -> bool:
@@ -80,7 +75,7 @@ class Attention(Op):
             ("batch", q.shape[0], k.shape[0]), ("batch", q.shape[0], v.shape[0]), ("head size", q.shape[3], k.shape[3]),
             ("number of keys", k.shape[2], v.shape[2]), ("number of heads", groups, v.shape[1]),
         ):  # fmt: skip
-            _require_equal(what, a, b)
+            require_equal(f"attention: {what}", a, b)
         shape = (*q.shape[:3], k.shape[2])
         if mask is not None:
             require(mask.dtype in (t.bool_, q.dtype), lambda: f"attention: mask is {mask}")
@@ -88,6 +83,11 @@ class Attention(Op):
         for name, vector in (("start", start), ("lengths", lengths)):
             if vector is not None and (vector.rank != 1 or not vector.dtype.is_integer):
                 raise OpError(f"attention: {name} is {vector}")
+            if vector is not None and vector.shape[0] != 1:
+                require_equal(f"attention: the size of {name}", vector.shape[0], q.shape[0])
+        if sink is not None:
+            require(sink.rank == 1, lambda: f"attention: sink is {sink}")
+            require_equal("attention: the size of sink", sink.shape[0], heads)
         out = q.with_shape((*q.shape[:3], v.shape[3]))
         return (out, q.with_shape(shape)) if self.scores else out
 
@@ -221,7 +221,7 @@ class Rotary(Op):
                 lambda: f"rotary: {half} pairs of {size} elements")  # fmt: skip
         for axis, own in ((0, 0), (1, 2)):
             if cos.shape[axis] != 1:
-                _require_equal("rotary", cos.shape[axis], x.shape[own])
+                require_equal("attention: rotary", cos.shape[axis], x.shape[own])
         assume_equal(cos.shape[2], sin.shape[2])
         return x
 
@@ -269,7 +269,7 @@ class CacheAppend(Op):
         require(past.rank == new.rank == 4, lambda: f"cache_append does not take {past}, {new}")
         require(start.rank == 1 and start.dtype.is_integer, lambda: f"cache_append: start is {start}")
         for axis in (0, 1, 3):
-            _require_equal("a size of the cache", past.shape[axis], new.shape[axis])
+            require_equal("attention: a size of the cache", past.shape[axis], new.shape[axis])
         return past.with_shape((*past.shape[:2], self.size, past.shape[3]))
 
     def reference(self, past: np.ndarray, new: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -303,7 +303,7 @@ class CachesAppend(Op):
     def infer(self, past_keys: TensorType, past_values: TensorType, keys: TensorType, values: TensorType,
               start: TensorType, count: TensorType) -> tuple[TensorType, ...]:  # fmt: skip
         require(count == TensorType(t.i64, ()), lambda: f"caches_append: the size is {count}")
-        _require_equal("a size of the cache", past_keys.shape[2], past_values.shape[2])
+        require_equal("attention: a size of the cache", past_keys.shape[2], past_values.shape[2])
         appended = CacheAppend(self.size)
         types = appended.infer(past_keys, keys, start), appended.infer(past_values, values, start)
         define(self.size, past_keys.shape[2] + keys.shape[2])

@@ -12,7 +12,7 @@ import numpy as np
 from ir.dims import Size, decide_le
 from ir.element import Tensor, cast, select, sum_over
 from ir.expr import Expr
-from ir.op import Op, OpError, assume_equal, case, ints, op, require, sizes
+from ir.op import Op, OpError, assume_equal, case, ints, op, require, require_equal, sizes
 from ir.ops.elementwise import broadcast_shapes, broadcast_sizes, same_dtype
 from ir.ops.reduction import accumulator, wide
 from ir.types import TensorType, dtype_of
@@ -73,6 +73,16 @@ def _batch_index(batch: list[Expr], x: Tensor) -> list[Expr | int]:
     return [0 if size == 1 else i for i, size in zip(batch[len(batch) - own :], x.shape[:own])]
 
 
+def check_shares(name: str, channels: Size, groups: int, bias: TensorType | None, outputs: Size) -> None:
+    """Refuses channels that groups cannot share, and a bias that is not one number for each output channel."""
+    require(groups >= 1, lambda: f"{name}: {groups} groups")
+    if groups > 1:
+        require_equal(f"{name}: channels that are shared by {groups} groups", channels, channels // groups * groups)
+    if bias is not None:
+        require(bias.rank == 1, lambda: f"{name}: the bias is {bias}")
+        require_equal(f"{name}: the size of the bias", bias.shape[0], outputs)
+
+
 @op
 class Conv(Op):
     """Convolution of any spatial rank: x[n, c, ...] with w[o, c/groups, ...], optionally plus bias[o].
@@ -96,9 +106,8 @@ class Conv(Op):
         channels = w.shape[1] * self.groups
         require(x.shape[1] == channels or not isinstance(x.shape[1], int),
                 lambda: f"conv: input has {x.shape[1]} channels, weights expect {channels}")  # fmt: skip
-        require(not isinstance(w.shape[0], int) or w.shape[0] % self.groups == 0,
-                lambda: f"conv: {w.shape[0]} output channels are not a multiple of {self.groups} groups")  # fmt: skip
         assume_equal(x.shape[1], channels)
+        check_shares("conv", w.shape[0], self.groups, bias, w.shape[0])
         out: list[Size] = []
         for a in range(spatial):
             span = (w.shape[2 + a] - 1) * self.dilation[a] + 1
@@ -165,6 +174,7 @@ class ConvTranspose(Op):
         require(x.shape[1] == w.shape[0] or not (isinstance(x.shape[1], int) and isinstance(w.shape[0], int)),
                 lambda: f"conv_transpose: input has {x.shape[1]} channels, weights expect {w.shape[0]}")  # fmt: skip
         assume_equal(x.shape[1], w.shape[0])
+        check_shares("conv_transpose", w.shape[0], self.groups, bias, w.shape[1] * self.groups)
         out: list[Size] = []
         for a in range(spatial):
             full = (x.shape[2 + a] - 1) * self.stride[a] + (w.shape[2 + a] - 1) * self.dilation[a] + 1

@@ -11,8 +11,8 @@ import numpy as np
 from ir import types as t
 from ir.element import Tensor, apply, cast, select, sum_over
 from ir.expr import Expr
-from ir.op import Op, assume_equal, case, ints, op, require
-from ir.ops.contraction import named, tap_names
+from ir.op import Op, case, ints, op, require, require_equal
+from ir.ops.contraction import check_shares, named, tap_names
 from ir.ops.reduction import accumulator, wide
 from ir.types import TensorType, dtype_of
 
@@ -55,6 +55,7 @@ class DeformConv(Op):
         channels, taps = w.shape[1] * self.groups, math.prod(w.shape[2:])  # type: ignore[arg-type]
         require(x.shape[1] == channels and isinstance(channels, int) and channels % self.offset_groups == 0,
                 lambda: f"deform_conv: {x} does not fit weights {w} in {self.offset_groups} offset groups")  # fmt: skip
+        check_shares("deform_conv", w.shape[0], self.groups, bias, w.shape[0])
         out = [
             (size + self.pad[a] + self.pad[spatial + a] - (k - 1) * self.dilation[a] - 1) // self.stride[a] + 1
             for a, (size, k) in enumerate(zip(x.shape[2:], w.shape[2:]))
@@ -64,10 +65,8 @@ class DeformConv(Op):
                 continue
             require(given.rank == x.rank and given.shape[1] == self.offset_groups * count,
                     lambda what=what, given=given: f"deform_conv: {what} {given} do not fit weights {w}")  # fmt: skip
-            for size, wanted in zip(given.shape[2:], out):
-                require(size == wanted or not (isinstance(size, int) and isinstance(wanted, int)),
-                        lambda what=what, given=given: f"deform_conv: {what} {given} do not fit {out}")  # fmt: skip
-                assume_equal(size, wanted)
+            for size, wanted in zip((given.shape[0], *given.shape[2:]), (x.shape[0], *out)):
+                require_equal(f"deform_conv: a size of the {what}", size, wanted)
         return x.with_shape((x.shape[0], w.shape[0], *out))
 
     def reference(

@@ -7,7 +7,7 @@ import numpy as np
 from ir import types as t
 from ir.element import KernelBuilder, Output, Tensor, apply
 from ir.expr import Expr
-from ir.op import Op, OpError, assume_equal, case, op, require
+from ir.op import Op, OpError, case, op, require, require_equal
 from ir.ops.elementwise import same_dtype
 from ir.types import TensorType
 
@@ -43,9 +43,18 @@ class LinearAttention(Op):
             raise OpError(f"linear_attention: {heads} query heads share {groups} states")
         require((decay is not None) == self.rule.startswith("gated"), "linear_attention: decay is for gated rules")
         require((beta is not None) == self.rule.endswith("delta"), "linear_attention: beta is for delta rules")
-        for a, b in ((q.shape[3], k.shape[3]), (q.shape[1], k.shape[1]), (k.shape[2], v.shape[2])):
-            assume_equal(a, b)
-        shape = (q.shape[0], groups, k.shape[3], v.shape[3])
+        batch, time, d, e = q.shape[0], q.shape[1], k.shape[3], v.shape[3]
+        shape = (batch, groups, d, e)
+        wanted = [("k", k, (batch, time, groups, q.shape[3])), ("v", v, (batch, time, groups, e))]
+        wanted += [("state", state, shape), ("decay", decay, (batch, time, groups, d))]
+        wanted += [("beta", beta, (batch, time, groups))]
+        for name, x, sizes in wanted:
+            if x is None:
+                continue
+            require(x.rank == len(sizes), lambda name=name, x=x: f"linear_attention: {name} is {x}")
+            is_shared = name in ("decay", "beta") and x.shape[-1] == 1
+            for a, b in list(zip(x.shape, sizes))[: -1 if is_shared else None]:
+                require_equal(f"linear_attention: a size of {name}", a, b)
         return q.with_shape((*q.shape[:3], v.shape[3])), q.with_shape(shape), q.with_shape((*shape[:2], v.shape[3]))
 
     def reference(self, q, k, v, state=None, decay=None, beta=None):

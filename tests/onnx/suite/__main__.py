@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.onnx.suite import expected
 from tests.onnx.suite.cases import load_cases
 from tests.onnx.suite.judge import Outcome
+from tests.onnx.suite.variants import VARIANTS
 from tests.onnx.suite.workers import run_cases
 
 
@@ -37,9 +38,13 @@ def main() -> int:
         if done % 200 == 0:
             print(f"{done} of {len(names)}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
-    outcomes = run_cases(names, args.device, options, args.jobs, seen)
+    outcomes = run_cases(names, args.device, options, args.jobs, args.variant, seen)
     print(summary(outcomes, time.monotonic() - start))
     args.json.write_text(json.dumps([o.to_json() for o in outcomes], indent=1) + "\n", encoding="utf-8")
+    if args.variant:
+        print(notes(outcomes))
+        excused = expected.exempt()
+        return 1 if any(o.status == "wrong" and o.name not in excused for o in outcomes) else 0
     if args.update:
         expected.update(args.device, outcomes)
     problems = expected.failures(args.device, outcomes)
@@ -52,12 +57,21 @@ def summary(outcomes: list[Outcome], seconds: float) -> str:
     counts = collections.Counter(outcome.status for outcome in outcomes)
     excused = expected.exempt()
     wrong = [o for o in outcomes if o.status == "wrong"]
-    lines = [f"{counts['passed']} passed ({sum(bool(o.specialised) for o in outcomes)} with inputs made constants), "
-             f"{counts['refused']} refused, {len([o for o in wrong if o.name not in excused])} wrong, "
-             f"{len([o for o in wrong if o.name in excused])} exempt; {len(outcomes)} in {seconds:.0f} s"]  # fmt: skip
+    lines = [
+        f"{counts['passed']} passed ({sum(bool(o.specialised) for o in outcomes)} with inputs made constants), "
+        f"{counts['refused']} refused, {counts['unchanged']} unchanged, "
+        f"{len([o for o in wrong if o.name not in excused])} wrong, "
+        f"{len([o for o in wrong if o.name in excused])} exempt; {len(outcomes)} in {seconds:.0f} s"
+    ]
     reasons = collections.Counter(_shape_of(o.reason) for o in outcomes if o.status == "refused")
     lines += [f"  {count:4} {reason}" for reason, count in reasons.most_common(40)]
     return "\n".join(lines)
+
+
+def notes(outcomes: list[Outcome]) -> str:
+    """How many outcomes of a variant have the same note, as far as its first part."""
+    counts = collections.Counter(f"{o.status}: {re.split('[;,(]', o.note)[0].strip()}" for o in outcomes if o.note)
+    return "\n".join(f"  {count:4} {note}" for note, count in counts.most_common(20))
 
 
 def _shape_of(reason: str) -> str:
@@ -68,6 +82,7 @@ def _shape_of(reason: str) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.onnx.suite", description=__doc__)
     parser.add_argument("--device", choices=("REFERENCE", "CPU"), required=True)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="", help="of each case, one that is harder")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--filter", default="", help="only cases whose name matches")
     parser.add_argument("--opt", default="-O1", help="how the C compiler optimises")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from compiler.errors import CompileError, UnsupportedError
 from compiler.onnx_backend import prepare
 from tests.onnx.suite import chance
 from tests.onnx.suite.cases import Case
 
+Data = tuple[Sequence[Any], Sequence[Any]]
+"""Inputs, and the outputs that they must give."""
+
 
 @dataclass(frozen=True)
 class Outcome:
     """`status` is passed, refused (then `code` says why), or wrong: another answer, an unforeseen error, or a crash.
+    A variant that does not apply to a case is unchanged.
 
     `specialised` are inputs that had to be constants; `note` says how a case was judged that has many right answers.
     """
@@ -36,28 +41,39 @@ class Outcome:
 
 def run_case(case: Case, device: str, options: Mapping[str, Any]) -> Outcome:
     """Runs every data set of a case and compares."""
+    return guarded(case.name, lambda: run_model(case, case.model(), case.data_sets(), device, options))
+
+
+def run_model(
+    case: Case, model: onnx.ModelProto, data: Iterable[Data], device: str, options: Mapping[str, Any]
+) -> Outcome:
+    """The outcome of a model that stands for a case, by inputs and the outputs they must give. Raises CompileError."""
     specialised: tuple[str, ...] = ()
     note = ""
-    model = case.model()
     is_drawn = bool(chance.drawing_nodes(model))
+    prepared = prepare(model, device, **options)
+    for number, (inputs, expected) in enumerate(data):
+        actual = prepared.run(inputs)
+        specialised = prepared.specialised
+        wrong = difference(list(actual), expected, case.rtol, case.atol)
+        if wrong and is_drawn:
+            anew = lambda model, given: prepare(model, device, **options).run(given)  # noqa: E731
+            wrong, note = chance.judge(model, anew, inputs, expected, actual)
+        if wrong:
+            return Outcome(case.name, "wrong", "answer", f"data set {number}: {wrong}", specialised)
+    return Outcome(case.name, "passed", specialised=specialised, note=note)
+
+
+def guarded(name: str, run: Callable[[], Outcome]) -> Outcome:
+    """What `run` returns, or the outcome of the error that it raises."""
     try:
-        prepared = prepare(model, device, **options)
-        for number, (inputs, expected) in enumerate(case.data_sets()):
-            actual = prepared.run(inputs)
-            specialised = prepared.specialised
-            wrong = difference(list(actual), expected, case.rtol, case.atol)
-            if wrong and is_drawn:
-                anew = lambda model, given: prepare(model, device, **options).run(given)  # noqa: E731
-                wrong, note = chance.judge(model, anew, inputs, expected, actual)
-            if wrong:
-                return Outcome(case.name, "wrong", "answer", f"data set {number}: {wrong}", specialised)
+        return run()
     except CompileError as error:
-        return _of_error(case.name, error)
+        return _of_error(name, error)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({where.filename.rpartition('/')[2]}:{where.lineno})"
-        return Outcome(case.name, "wrong", "exception", text[:800])
-    return Outcome(case.name, "passed", specialised=specialised, note=note)
+        return Outcome(name, "wrong", "exception", text[:800])
 
 
 def _of_error(name: str, error: CompileError) -> Outcome:

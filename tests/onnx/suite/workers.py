@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.onnx.suite.cases import load_cases
 from tests.onnx.suite.judge import Outcome, run_case
+from tests.onnx.suite.variants import run_variant
 
 SECONDS = 300.0
 """The longest that one case may take."""
@@ -21,9 +22,10 @@ def run_cases(
     device: str,
     options: Mapping[str, Any],
     jobs: int = 2,
+    variant: str = "",
     seen: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """The outcome of every case named, sorted by name; `seen` is told of each as it comes."""
+    """The outcome of every case named, sorted by name, or of a variant of it; `seen` is told of each as it comes."""
     load_cases()  # before workers are forked, so that they share what it made
     pending = list(names)[::-1]
     outcomes: list[Outcome] = []
@@ -39,7 +41,7 @@ def run_cases(
             worker.stop()
 
     for _ in range(min(jobs, len(pending))):
-        worker = _Worker(device, options)
+        worker = _Worker(device, options, variant)
         workers[worker.connection] = worker
         worker.give(pending.pop())
     while workers:
@@ -58,7 +60,7 @@ def run_cases(
 def _replace(workers: dict[Connection, _Worker], broken: _Worker) -> _Worker:
     """A new worker in the place of one that died."""
     del workers[broken.connection]
-    worker = _Worker(broken.device, broken.options)
+    worker = _Worker(broken.device, broken.options, broken.variant)
     workers[worker.connection] = worker
     return worker
 
@@ -66,14 +68,14 @@ def _replace(workers: dict[Connection, _Worker], broken: _Worker) -> _Worker:
 class _Worker:
     """A process that runs one case after another."""
 
-    def __init__(self, device: str, options: Mapping[str, Any]) -> None:
-        self.device, self.options = device, options
+    def __init__(self, device: str, options: Mapping[str, Any], variant: str) -> None:
+        self.device, self.options, self.variant = device, options, variant
         self.case, self.started = "", time.monotonic()
         forks = "fork" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("fork" if forks else "spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, self.connection, device, dict(options)), daemon=True
+            target=_serve, args=(theirs, self.connection, device, dict(options), variant), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -91,7 +93,7 @@ class _Worker:
         self.process.join(timeout=5)
 
 
-def _serve(connection: Connection, parents: Connection, device: str, options: dict[str, Any]) -> None:
+def _serve(connection: Connection, parents: Connection, device: str, options: dict[str, Any], variant: str) -> None:
     parents.close()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     cases = load_cases()
@@ -101,5 +103,6 @@ def _serve(connection: Connection, parents: Connection, device: str, options: di
         except EOFError:
             return
         start = time.monotonic()
-        outcome = run_case(cases[name], device, options)
+        case = cases[name]
+        outcome = run_variant(variant, case, device, options) if variant else run_case(case, device, options)
         connection.send(Outcome(**{**outcome.to_json(), "seconds": round(time.monotonic() - start, 3)}))
