@@ -193,7 +193,7 @@ def _holds_dims(array: np.ndarray) -> bool:
 
 def _normal(array: Any, type_: TensorType) -> np.ndarray | None:
     """The content as a typed array; an object array only where dims are in it."""
-    array = np.asarray(array)
+    array = np.asarray(array, dtype=object if type_.dtype.kind == "string" else None)
     if array.shape != type_.shape:
         raise OpError(f"reference gave shape {array.shape}, type rule {type_}")
     if array.dtype == object and type_.dtype.kind != "string":

@@ -161,7 +161,9 @@ def _checked(value: Value, made: Any, sizes: dict[str, int]) -> Any:
     """A result as an array of the type that was inferred for it."""
     if not isinstance(value.type, TensorType):
         return made
-    array = np.asarray(made)
+    array = np.asarray(
+        made, dtype=object if value.type.dtype.kind == "string" else None
+    )  # one text is no array of texts
     if array.dtype != value.type.dtype.numpy:
         raise ValueError(f"%{value.name} is {value.type}, the reference gave {array.dtype}")
     check_sizes(solve_sizes(equations(f"%{value.name}", value.type, array), sizes), sizes)

@@ -143,6 +143,7 @@ class GatherND(Op):
         case("f32[2,3,4]", np.array([[[1], [0]], [[-1], [2]]]), batch_dims=1),
         case("f32[2,2]", np.array([1, 1])),
         case("string[2,3]", np.array([[1, 0], [0, -1]])),
+        case("string[3]", np.array([2])),
     ]
 
     def infer(self, x: TensorType, indices: TensorType) -> TensorType:

@@ -96,7 +96,14 @@ def Resize(
 @onnx_op("Resize", since=10)
 @onnx_op("Upsample", since=9)
 def Resize10(b: Any, x: Any, scales: Any, *, mode: str = "nearest") -> Any:
-    return Resize(b, x, None, scales, coordinate_transformation_mode="asymmetric", mode=mode, nearest_mode="floor")
+    """Of elements on both sides, the one before is nearest where an axis grows, and that behind where it shrinks: the
+    text leaves it open, its examples and ONNX Runtime have it so."""
+    factors = _floats(scales, "scales")
+    for shrinks, nearest in ((True, "ceil"), (False, "floor")):
+        part = np.array([factor if (factor < 1) == shrinks else 1.0 for factor in factors], np.float32)
+        x = Resize(b, x, None, b.const(part), coordinate_transformation_mode="asymmetric", mode=mode,
+                   nearest_mode=nearest)  # fmt: skip
+    return x
 
 
 @onnx_op("Upsample", since=7)
@@ -213,7 +220,10 @@ def _resize_axis(b: Any, x: Any, a: Axis, how: Filter, extrapolation: float) -> 
     outside = _outside(builder, positions, a.size)
     outside = b.const(outside) if known else outside
     mask = b.reshape(outside, shape=(a.out, *[1] * (x.rank - a.axis - 1)))
-    return b.where(mask, b.const(int(extrapolation) if x.dtype.is_integer else extrapolation, x.dtype), y)
+    if x.dtype.is_integer:
+        low, high = integer_range(x.dtype)
+        extrapolation = min(max(round(extrapolation), low), high)
+    return b.where(mask, b.const(extrapolation, x.dtype), y)
 
 
 def _taps(b: Any, x: Any, a: Axis, how: Filter) -> tuple[Any, Any]:

@@ -54,6 +54,8 @@ def _distance(end: Size, start: Size) -> Size:
 
 def _range(b: Any, size: Size, start: Size, end: Size, step: int) -> tuple[Size, Size]:
     """Where a slice of an axis of `size` starts, and how many entries it has."""
+    if size == 0:
+        return 0, 0
     if step > 0:
         first, stop = _clamped(b, start, size, 0, size), _clamped(b, end, size, 0, size)
         return first, maximum(0, ceil_div(_distance(stop, first), step))

@@ -45,7 +45,7 @@ class Case:
     """A model of one node with inputs.
 
     `output_types` are the element types that the schema gives the outputs (None: it leaves them to attributes).
-    `has_values` is False where only types and shapes of outputs are defined.
+    `has_values` is False where only types and shapes of outputs are defined; `coarse` allows for floats of 32 bits.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Case:
     feeds: dict[str, Any]
     output_types: list[str | None] = field(default_factory=list)
     has_values: bool = True
+    coarse: bool = False
 
     def describe(self) -> str:
         """The node, its opset, attributes and operands on a few lines."""

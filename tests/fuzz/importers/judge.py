@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ class Verdict:
     reproducer: str = ""
 
 
-def judge(case: Case, oracles: Sequence[str] = ("onnxruntime", "reference")) -> Verdict:
+def judge(case: Case, oracles: Sequence[str] = tuple(ORACLES)) -> Verdict:
     """Runs a case on the interpreter and compares it with the first oracle that runs it."""
 
     def verdict(kind: str, detail: str = "", judge: str = "") -> Verdict:
@@ -80,6 +81,10 @@ def judge(case: Case, oracles: Sequence[str] = ("onnxruntime", "reference")) -> 
         expected = answers.of(name)
         if expected is None:
             continue
+        if name == "onnxruntime in f32":
+            if problems:  # a difference is not settled by fewer digits
+                break
+            case = dataclasses.replace(case, coarse=True)
         problem = difference(made, expected, case)
         reason = known(case, name)
         if not problem:
@@ -145,30 +150,31 @@ def difference(made: Any, expected: Any, case: Case) -> str:
     if a.shape != e.shape:
         return f"shape {list(a.shape)} instead of {list(e.shape)}"
     if e.dtype.kind in "OUST":
-        return _texts(a.reshape(-1).tolist(), e.reshape(-1).tolist())
+        narrow = any(getattr(v, "dtype", None) in (NUMPY["float16"], NUMPY["bfloat16"]) for v in case.feeds.values())
+        return _texts(a.reshape(-1).tolist(), e.reshape(-1).tolist(), 1e-3 if narrow else 1e-6)
     if a.dtype != e.dtype and not (a.dtype.name == "bfloat16" and e.dtype == np.float32):
         return f"type {a.dtype} instead of {e.dtype}"
-    return _numbers(a, e, case.version.name) if case.has_values else ""
+    return _numbers(a, e, case.version.name, case.coarse) if case.has_values else ""
 
 
-def _texts(made: list[Any], expected: list[Any]) -> str:
+def _texts(made: list[Any], expected: list[Any], tolerance: float) -> str:
     """How texts differ; those of numbers, which may be written in several ways, only where the numbers do."""
     wanted = [text.decode() if isinstance(text, bytes) else str(text) for text in expected]
     for at, (a, e) in enumerate(zip(made, wanted)):
-        if a != e and not _same_number(a, e):
+        if a != e and not _same_number(a, e, tolerance):
             return f"at {at}, {a!r} instead of {e!r}"
     return ""
 
 
-def _same_number(a: str, e: str) -> bool:
+def _same_number(a: str, e: str, tolerance: float) -> bool:
     try:
-        return bool(np.isclose(float(a), float(e), rtol=1e-6, equal_nan=True))
+        return bool(np.isclose(float(a), float(e), rtol=tolerance, equal_nan=True))
     except ValueError:
         return False
 
 
-def _numbers(a: np.ndarray, e: np.ndarray, name: str) -> str:
-    tolerance = TOLERANCE.get(a.dtype.name, 0) * (100 if name in COARSE else 1)
+def _numbers(a: np.ndarray, e: np.ndarray, name: str, coarse: bool) -> str:
+    tolerance = TOLERANCE.get(a.dtype.name, 0) * (100 if coarse or name in COARSE else 1)
     if a.dtype.kind == "b":
         wrong = a != e
     elif a.dtype.kind in "iu" or a.dtype.name.startswith(("int", "uint")):

@@ -106,6 +106,10 @@ def pool(n: Draft) -> None:
     kernel = n.integers(axes, 1, 3)
     n.set(kernel_shape=kernel)
     covered = _windows(n, axes, kernel)
+    if n.attributes.get("auto_pad", "NOTSET").startswith("SAME") and any(
+        k < s for k, s in zip(kernel, n.attributes.get("strides", [1] * axes))
+    ):
+        raise Undrawable("padding less than nothing")
     n.choose("ceil_mode", 0, 1)
     n.choose("count_include_pad", 0, 1)
     n.choose("p", 1, 2, 3)

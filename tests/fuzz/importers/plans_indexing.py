@@ -116,7 +116,10 @@ def top_k(n: Draft) -> None:
     axis = n.choose("axis", *range(-x.ndim if n.supports_negative_axes() else 0, x.ndim))
     n.choose("largest", 0, 1)
     n.choose("sorted", 1)
-    n.fix(1, np.array([n.integer(0 if n.chance(0.1) else 1, x.shape[axis])]))
+    count = n.integer(0 if n.chance(0.1) else 1, x.shape[axis])
+    n.set(k=count)  # an attribute in version 1
+    if "k" not in n.schema.attributes:
+        n.fix(1, np.array([count]))
 
 
 @plan("CumSum", "CumProd")

@@ -235,7 +235,7 @@ def dft(n: Draft) -> None:
     onesided = n.choose("onesided", 0, 1)
     inverse = n.choose("inverse", 0, 1)
     rank = n.integer(2, 4)
-    sizes = [n.size(1) for _ in range(rank - 1)]
+    sizes = [n.size(2 if onesided and inverse else 1) for _ in range(rank - 1)]
     axis = n.integer(0, rank - 2)
     if onesided and inverse and not new:
         raise Undrawable("one side of a spectrum has an inverse from version 20 on")
