@@ -142,7 +142,8 @@ class UniquePlaces(Op):
 
     first[u] is the first entry that equals distinct entry number u, counts[u] how many do; behind the last, they are
     -1 and 0. Entry i equals distinct entry number inverse[i]. These numbers ascend with the entries where `ordered`
-    (element by element, NaN last and equal to itself), else with their first places.
+    (element by element, NaN last and equal to itself; of complex numbers the real parts first), else with their first
+    places.
     """
 
     axis: int = 0
@@ -158,14 +159,18 @@ class UniquePlaces(Op):
     ]  # fmt: skip
 
     def infer(self, x: TensorType) -> tuple[TensorType, TensorType, TensorType]:
-        known = x.dtype.kind in ("float", "int", "uint", "bool", "string")
+        known = x.dtype.kind in ("float", "int", "uint", "bool", "string", "complex")
         require(known, lambda: f"unique_places does not take {x.dtype}")
         require(0 <= self.axis < x.rank, lambda: f"unique_places: axis {self.axis} of {x}")
         found = TensorType(t.i64, (x.shape[self.axis],))
         return found, found, found
 
     def reference(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = [np.asarray(row, x.dtype).reshape(-1).tolist() for row in np.moveaxis(x, self.axis, 0)]
+        if x.dtype.kind == "c":  # the real part counts first
+            x = np.moveaxis(np.stack([x.real, x.imag], axis=-1), self.axis, 0)
+        else:
+            x = np.moveaxis(x, self.axis, 0)
+        rows = [np.asarray(row, x.dtype).reshape(-1).tolist() for row in x]
 
         def compare(i: int, j: int) -> int:
             for a, c in zip(rows[i], rows[j]):

@@ -114,6 +114,42 @@ def test_strings_of_constants_are_texts() -> None:
     assert padded[0].tolist() == ["é", "x"]
 
 
+def test_what_is_not_zero_of_complex_numbers_and_strings() -> None:
+    assert run("NonZero", [np.array([0, 1j, 2], np.complex64)])[0].tolist() == [[1, 2]]
+    assert run("NonZero", [np.array(["a", "", "b"], object)])[0].tolist() == [[0, 2]]
+
+
+def test_distinct_complex_numbers_are_ordered_by_their_real_parts() -> None:
+    x = np.array([2, 1 + 1j, 2, 1], np.complex64)
+    y, first, inverse, counts = run("Unique", [x], 4)
+    assert y.tolist() == [1, 1 + 1j, 2]
+    assert (first.tolist(), inverse.tolist(), counts.tolist()) == ([3, 1, 0], [2, 1, 2, 0], [1, 1, 2])
+
+
+def test_a_slice_of_an_empty_axis_from_its_end_is_empty() -> None:
+    x = np.zeros((2, 0), np.float32)
+    bounds = [np.array(v) for v in ([-1, 1], [0, -5], [1, 0], [1, -1])]
+    assert run("Slice", [x, *bounds], constants=(1, 2, 3, 4))[0].shape == (2, 0)
+
+
+def test_a_lone_string_is_a_tensor() -> None:
+    """NumPy gives an element of an object array for a tensor of rank 0, which is a text and no array."""
+    assert run("GatherND", [np.array(["a", "b"], object), np.array([1])])[0].tolist() == "b"
+
+
+def test_the_oldest_resize_takes_the_element_behind_where_it_shrinks() -> None:
+    x = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
+    agrees("Resize", [x, _f32(1.0, 0.6)], opset=10, constants=(1,))
+    agrees("Resize", [x, _f32(1.5, 0.6)], opset=10, constants=(1,))
+
+
+def test_what_lies_outside_of_a_cropped_image_fits_its_type() -> None:
+    options: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "tf_crop_and_resize"}
+    x, roi, scales = np.array([[7, 9]], np.uint8), _f32(0, 0.5, 1, 2), _f32(1, 2)
+    (y,) = run("Resize", [x, roi, scales], opset=19, constants=(1, 2), extrapolation_value=-1.5, **options)
+    assert y.tolist() == [[7, 9, 0, 0]]
+
+
 def test_no_output_has_the_type_of_a_block_scale() -> None:
     scale = np.array(0.5, ml_dtypes.float8_e8m0fnu)
     with pytest.raises(UnsupportedError, match="`output_dtype` must be given"):

@@ -155,16 +155,14 @@ def _is_known(value: Any) -> bool:
 
 def nonzero(b: Any, x: Any, size: Callable[[], Size]) -> Any:
     """The indices of what is not 0 as columns; where they are not known when compiling, as many as `size()` says."""
-    if x.dtype.kind == "complex":
-        raise OpError(f"it does not take {x.dtype}")
     filled = getattr(x.node.op, "value", 0) if x.node is not None and x.node.op.name == "full" else 0
     if x.rank == 1 and filled:  # how old exporters write a range
         return b.iota(shape=(1, x.shape[0]), axis=1)
     if _is_known(x):
         places = np.argwhere(x.content) if x.rank else np.zeros((int(bool(x.content)), 0))
         return b.const(np.ascontiguousarray(places.T, dtype=np.int64))
-    if x.dtype == t.string:
-        x = b.not_equal(x, b.const(np.array("", object)))
+    if x.dtype.kind in ("complex", "string"):
+        x = b.not_equal(x, b.const(np.array("", object) if x.dtype == t.string else 0, x.dtype))
     return b.nonzero(x, size=size())
 
 
@@ -193,8 +191,6 @@ def Compress(b: Any, x: Any, condition: Any, *, axis: int | None = None) -> Any:
 
 @onnx_op("Unique", since=11)
 def Unique(b: Any, x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
-    if x.dtype.kind == "complex":
-        raise OpError(f"it does not take {x.dtype}")
     x = reshaped(b, x, (elements(x.shape),)) if axis is None else x
     along = 0 if axis is None else normal_axis(axis, x.rank)
     first, inverse, counts = b.unique_places(x, axis=along, ordered=bool(sorted))

@@ -70,13 +70,6 @@ def _rank(case: Case, position: int) -> int:
     return next((len(t.dims) for t in case.model.graph.initializer if t.name == name), 0)
 
 
-def _pads(case: Case) -> list[int]:
-    """`pads` where those before differ from those after."""
-    pads = list(_attribute(case, "pads") or [])  # type: ignore[call-overload]
-    half = len(pads) // 2
-    return pads if pads[:half] != pads[half:] else []
-
-
 def _is_empty(case: Case) -> bool:
     return any(isinstance(value, np.ndarray) and not value.size for value in case.feeds.values())
 
@@ -100,6 +93,8 @@ KNOWN = [
         "Attention", ORT, "with an integer mask, what is_causal hides is a number of that type, and so not hidden",
         lambda case: _is_integer(case, 3),
     ),
+    Disagreement("Attention", ORT, "with scores asked for, is_causal counts keys from the first new one",
+                 lambda case: len(case.output_types) == 4 and bool(_attribute(case, "is_causal"))),
     Disagreement("Attention", REFERENCE, "scores of mode 0 are those after softcap",
                  lambda case: bool(_attribute(case, "softcap"))),
     Disagreement("AveragePool LpPool", REFERENCE, "with `ceil_mode`, what lies beyond the image is read again",
@@ -141,7 +136,8 @@ KNOWN = [
                  lambda case: _has(case, 2)),
     Disagreement("MaxPool AveragePool LpPool", REFERENCE, "SAME pads by other amounts, and indices count the padding",
                  lambda case: _attribute(case, "auto_pad", "NOTSET") != "NOTSET"),
-    Disagreement("MaxPool", REFERENCE, "padding before is taken for that after", lambda case: bool(_pads(case))),
+    Disagreement("MaxPool", REFERENCE, "padding before is taken for that after",
+                 lambda case: bool(_attribute(case, "pads"))),
     Disagreement("MeanVarianceNormalization", ORT, "equal elements give NaN: nothing is added to the deviation"),
     Disagreement("CenterCropPad Pad", REFERENCE, "strings are padded with the text 0",
                  lambda case: _dtype(case) == "string"),
