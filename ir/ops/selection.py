@@ -167,7 +167,7 @@ class UniquePlaces(Op):
 
     def reference(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if x.dtype.kind == "c":  # the real part counts first
-            x = np.moveaxis(np.stack([x.real, x.imag], axis=-1), self.axis, 0)
+            x = np.moveaxis(np.stack([np.real(x), np.imag(x)], axis=-1), self.axis, 0)
         else:
             x = np.moveaxis(x, self.axis, 0)
         rows = [np.asarray(row, x.dtype).reshape(-1).tolist() for row in x]
