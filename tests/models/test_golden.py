@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 import compiler
@@ -25,3 +28,20 @@ def test_zoo(name: str, tmp_path) -> None:
 @pytest.mark.parametrize("name", golden.exporter_names())
 def test_exporters(name: str, tmp_path) -> None:
     _check(golden.exporter(name), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("got", "problem"),
+    [
+        ([1.0, np.inf, np.nan, -np.inf], None),
+        ([1.1, np.inf, np.nan, -np.inf], "1.0e-01 of the largest"),  # infinities do not hide it
+        ([1.0, -np.inf, np.nan, -np.inf], "elsewhere"),
+        ([1.0, np.nan, np.inf, -np.inf], "elsewhere"),
+        ([1.0, np.inf, 0.0, -np.inf], "elsewhere"),
+    ],
+)
+def test_differences_beside_infinities_and_nans_are_seen(got: list[float], problem: str | None) -> None:
+    model = golden.Golden("made up", Path(), (), False)
+    wanted = np.array([1.0, np.inf, np.nan, -np.inf], np.float32)
+    found = golden.difference(model, {"y": np.array(got, np.float32)}, {"y": wanted})
+    assert found is None if problem is None else found is not None and problem in found
