@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
+from ir.automaton import automaton
 from ir.dims import Size
 from ir.element import KernelBuilder, Output, Tensor
 from ir.expr import Index, select
@@ -18,6 +19,7 @@ from ir.op import Op, OpError, case, define, ints, op, require
 from ir.ops.cell_pieces import change_case, simple_case, split_text
 from ir.ops.cells import in_rows
 from ir.ops.elementwise import broadcast_shapes
+from ir.regex import RegexError, parse, python_pattern
 from ir.types import TensorType
 
 floats = tuple[float, ...]
@@ -66,22 +68,33 @@ class StringConcat(Op):
 
 @op
 class RegexFullMatch(Op):
-    """Whether the whole of each string matches `pattern`."""
+    """Whether the whole of each string matches `pattern`, which is in the syntax of RE2 (see `ir.regex`)."""
 
     structural = True
     pattern: str = ""
+    examples = [
+        case(np.array([["a@b.com", "@b.com"], ["a@b.org", ""]], object), pattern=r"[\w.]+@b\.(com|net)"),
+        case(np.array(["é", "e\n", "ée", "\U0001f600"], object), pattern="."),
+        case(np.array("aXbx", object), pattern="(?i)(AX|bX){2}$"), case("string[3]", pattern=""), case("string[0]"),
+    ]  # fmt: skip
 
     def infer(self, x: TensorType) -> TensorType:
         _require_strings("regex_full_match", x)
         try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise OpError(f"regex_full_match: `{self.pattern}` is no pattern: {error}") from error
+            parse(self.pattern)
+        except RegexError as error:
+            raise OpError(f"regex_full_match: {error}") from error
         return x.with_dtype(t.bool_)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        found = [re.fullmatch(self.pattern, text) is not None for text in texts(x)]
+        whole = re.compile(python_pattern(parse(self.pattern)))
+        found = [whole.fullmatch(text) is not None for text in texts(x)]
         return np.array(found, np.bool_).reshape(x.shape)
+
+    def on_cells(self, b: Any, x: Any) -> Any:
+        made = automaton(self.pattern)
+        tables = (b.const(made.classes), b.const(made.table), b.const(made.accepts))
+        return b.reshape(b.walk_cells(in_rows(b, x), *tables), shape=x.shape[:-1])
 
 
 @op
@@ -219,7 +232,7 @@ class CountNgrams(Op):
                             counts[self.columns[number]] += 1
         if self.mode != "TF":
             factors = self._factors()
-            out = (out if self.mode == "TFIDF" and self.weights else (out > 0).astype(np.float32)) * factors
+            out = (out if self.mode == "TFIDF" else (out > 0).astype(np.float32)) * factors
         return out.reshape((*x.shape[:-1], self.width)).astype(np.float32)
 
     def _factors(self) -> np.ndarray:
@@ -249,7 +262,7 @@ class CountNgrams(Op):
                 total = b.add(total, counts)
         if self.mode != "TF":
             once = b.cast(b.greater(total, b.const(0.0, t.f32)), to=t.f32)
-            total = b.mul(total if self.mode == "TFIDF" and self.weights else once, b.const(self._factors()))
+            total = b.mul(total if self.mode == "TFIDF" else once, b.const(self._factors()))
         return total if x.rank == 2 else b.reshape(total, shape=(self.width,))
 
 

@@ -236,3 +236,52 @@ class TestNumbers:
             loaded.run({"x": array("1", text)})
         with pytest.raises(ValueError, match="out of the range of integers"):
             convert(array(text), t.i64)
+
+
+PIPELINE = """<ir_version: 8, opset_import: ["": 20, "ai.onnx.ml": 3]>
+words (string[n] x, int64[m] pick, bool flag) => (string[n,k] parts, int64[n] counts, string[p] kept, bool[n] fits,
+  float[n,4] grams, string[n] label, float[n,3] hot, string[n] chosen, string[n] number, int64[n] back) {
+  parts, counts = StringSplit<delimiter=",">(x)
+  kept = StringNormalizer<case_change_action="UPPER", is_case_sensitive=0, stopwords=["a", "STRASSE"]>(x)
+  fits = RegexFullMatch<pattern="[a-z,]+">(x)
+  flat = Unsqueeze(x, one)
+  grams = TfIdfVectorizer<max_gram_length=1, max_skip_count=0, min_gram_length=1, mode="TF", ngram_counts=[0],
+    ngram_indexes=[3, 0, 2], pool_strings=["a,b", "a", ""]>(flat)
+  key = ai.onnx.ml.LabelEncoder<keys_strings=["a", "b", "a,b"], values_int64s=[1, 2, 3], default_int64=0>(x)
+  label = ai.onnx.ml.LabelEncoder<keys_int64s=[1, 3], values_strings=["first", "third"], default_string="other">(key)
+  hot = ai.onnx.ml.OneHotEncoder<cats_strings=["b", "a", "z"], zeros=1>(x)
+  chosen = If(flag) <
+    then_branch = then_graph () => (string[n] t) { t = StringConcat(x, label) },
+    else_branch = else_graph () => (string[n] e) { e = Identity(x) }
+  >
+  number = Cast<to=8>(counts)
+  back = Cast<to=7>(number)
+}"""
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Graph]:
+    """A model of many operators on strings, compiled; and its graph."""
+    text = PIPELINE.replace("flat = Unsqueeze(x, one)", "one = Constant<value_ints=[1]>() flat = Unsqueeze(x, one)")
+    proto = onnx.parser.parse_model(text)
+    artifact = compiler.compile(proto, out=tmp_path_factory.mktemp("words") / "words", opt="-O1")
+    return artifact.load(), compiler.load(proto).graph
+
+
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize("items", [("a", "b", "a,b", "", "Straße,é,,ı"), ("A",), ("", ""), ("x,y" * 40, "z")])
+def test_operators_on_strings_from_outside(words: tuple[Any, Graph], items: tuple[str, ...], flag: bool) -> None:
+    loaded, graph = words
+    feeds = {"x": array(*items), "pick": np.array([0]), "flag": np.array(flag)}
+    expected = evaluate_graph(graph, [feeds[v.name] for v in graph.inputs])
+    for (name, got), want in zip(loaded.run(feeds).items(), expected, strict=True):
+        assert got.dtype == want.dtype and got.shape == want.shape, name
+        assert got.tolist() == want.tolist(), name
+
+
+def test_patterns_that_need_too_many_states_are_refused() -> None:
+    graph = Graph("regex")
+    x = graph.add_input("x", TensorType(t.string, (2,)))
+    graph.set_outputs([Builder(graph).regex_full_match(x, pattern="(a|b)*a(a|b){16}")])
+    with pytest.raises(Problems, match="needs more than 5000 states"):
+        strings.run(graph)
