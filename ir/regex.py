@@ -304,8 +304,8 @@ class _Reader:
                 raise self.error(f"the class {name}: of the classes of Unicode, general categories are supported")
             return inverse(ranges) if (found[1] == "P") != bool(found[2]) else ranges
         if found := self.match(r"\\([aftnrv])"):
-            return ((_CONTROL[found[1]],) * 2,)
-        if found := self.match(r"\\x(?:\{([0-9a-fA-F]{1,6})\}|([0-9a-fA-F]{2}))"):
+            code = _CONTROL[found[1]]
+        elif found := self.match(r"\\x(?:\{([0-9a-fA-F]{1,6})\}|([0-9a-fA-F]{2}))"):
             code = int(found[1] or found[2], 16)
         elif found := self.match(r"\\(0[0-7]{0,2}|[1-7][0-7]{1,2})"):
             code = int(found[1], 8)
