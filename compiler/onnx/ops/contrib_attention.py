@@ -33,12 +33,14 @@ def entry(b: Any, x: Any, axis: int, position: int) -> Any:
 @dataclass(frozen=True)
 class Cache:
     """Keys and values [b, h, p, d] of earlier calls. With `filled`[b], only so many entries count, and new ones are
-    written behind them; without it new ones are appended to all.
+    written behind them; without it new ones are appended to all. Of a beam search, `origins`[b / w, w, p] says in which
+    of the w beams of its sequence each entry of a beam stands.
     """
 
     keys: Any = None
     values: Any = None
     filled: Any = None
+    origins: Any = None
 
 
 def padding_bias(b: Any, mask: Any, batch: Size, length: Size, keys: Size, filtered: float) -> Any:
@@ -103,18 +105,32 @@ def attended(
     elif cache.keys is not None:
         past = cache.keys.shape[2]
         k, v = b.concat(cache.keys, k, axis=2), b.concat(cache.values, v, axis=2)
+    read_k, read_v = k, v
+    if cache.origins is not None:
+        read_k, read_v = _of_beams(b, k, cache), _of_beams(b, v, cache)
     if mask is not None:
         padding = padding_bias(b, mask, batch, length, k.shape[2], filtered)
         padding = padding if padding.dtype == q.dtype else b.cast(padding, to=q.dtype)
         bias = padding if bias is None else padding + bias
     out = b.attention(
-        q, k, v, bias, start, lengths, scale=scale or default_scale(q), causal=causal, past=past,
+        q, read_k, read_v, bias, start, lengths, scale=scale or default_scale(q), causal=causal, past=past,
         scores="masked" if scores else "",
     )  # fmt: skip
     y, stage = out if scores else (out, None)
     if stage is not None:  # finite, as others give them
         stage = b.max(stage, b.const(np.finfo(np.float32).min, stage.dtype))
     return merge_heads(b, y), k, v, stage
+
+
+def _of_beams(b: Any, x: Any, cache: Cache) -> Any:
+    """Entries x[b, h, t, d] of the present cache as each beam sees them: past ones where their origin says."""
+    origins = cache.origins
+    sequences, beams, size = origins.shape
+    first = b.iota(shape=(sequences, 1, 1), axis=0) * b.dims(beams)
+    row = b.reshape(first + b.cast(origins, to=t.i64), shape=(x.shape[0], size))
+    is_past = b.less(b.iota(shape=(1, size), axis=1), b.reshape(cache.filled, shape=(x.shape[0], 1)))
+    row = b.where(is_past, row, b.iota(shape=(x.shape[0], 1), axis=0))
+    return b.gather_elements(x, b.expand(b.reshape(row, shape=(x.shape[0], 1, size, 1)), shape=x.shape), axis=0)
 
 
 def filled_entries(b: Any, length: Any, batch: Size) -> Any:
@@ -129,17 +145,19 @@ def MultiHeadAttention(
     cache_indirection: Any = None, *, num_heads: int, mask_filter_value: float = -10000.0, scale: float = 0.0,
     unidirectional: int = 0,
 ) -> Any:  # fmt: skip
-    if cache_indirection is not None:
-        raise OpError("`cache_indirection`, the bookkeeping of a beam search around the model, is not supported")
     if (past_key is None) != (past_value is None):
         raise OpError("`past_key` and `past_value` must be given together")
     if past_sequence_length is not None and past_key is None:
         raise OpError("`past_sequence_length` is for a cache, and there is none")
     q, k, v = _three_heads(b, query, key, value, bias, num_heads)
+    if cache_indirection is not None:
+        if past_sequence_length is None or decide_eq(q.shape[2], 1) is not True or cache_indirection.rank != 3:
+            raise OpError("`cache_indirection` is for one token at a time, and needs `past_sequence_length`")
+        b.assume_equal(cache_indirection.shape[2], past_key.shape[2])
     filled = None if past_sequence_length is None else filled_entries(b, past_sequence_length, q.shape[0])
     return attended(
-        b, q, k, v, key_padding_mask, attention_bias, Cache(past_key, past_value, filled), scale=scale,
-        causal=bool(unidirectional), filtered=mask_filter_value, scores=b.is_output_used(3),
+        b, q, k, v, key_padding_mask, attention_bias, Cache(past_key, past_value, filled, cache_indirection),
+        scale=scale, causal=bool(unidirectional), filtered=mask_filter_value, scores=b.is_output_used(3),
     )  # fmt: skip
 
 

@@ -148,6 +148,20 @@ def test_a_cache_with_room(length: int) -> None:
     check(at(2, 8, 3), at(1, 10, 0))
 
 
+def searched(sequences: int, beams: int, room: int, filled: int) -> Form:
+    """One token of each beam, whose past entries stand in the beams that the search came from."""
+    form = multi_head(sequences * beams, 1, 1, past=room, outputs=CACHED)
+    origins = rng.integers(0, beams, (sequences, beams, room))
+    return replace(form, operands={**form.operands, "filled": numbers([filled]), "origins": numbers(origins)})
+
+
+def test_the_cache_of_a_beam_search(tmp_path: Path) -> None:
+    forms = [searched(2, 2, 8, 5), searched(1, 3, 9, 2)]
+    forms = [replace(form, formulas={"query0": "$origins0*$origins1"}) for form in forms]
+    check(*forms)
+    check_c(tmp_path, forms)
+
+
 def packed(form: Form) -> Form:
     """The form with queries, keys and values in one tensor, or keys and values where there are more of them."""
     parts = [form.operands[name] for name in ("query", "key", "value")]
@@ -242,7 +256,7 @@ def test_what_is_refused() -> None:
     refused(multi_head(), "there is none", filled=numbers([1]))
     refused(multi_head(), "a packed tensor", key=floats(2, 5, HEADS, 3, H), value=None)
     refused(multi_head(), "must be given", value=None)
-    refused(multi_head(past=8), "beam search", filled=numbers([1]), beams=numbers(np.zeros((2, 1, 8))))
+    refused(multi_head(past=8), "one token at a time", filled=numbers([1]), origins=numbers(np.zeros((2, 1, 8))))
     refused(attention(do_rotary=1), "no input for the angles")
     refused(attention(past_present_share_buffer=1), "needs `past`")
     refused(attention(sizes=(D, D, 12), num_heads=3), "do not make queries")

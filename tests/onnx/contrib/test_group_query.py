@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -235,6 +236,27 @@ def test_a_quantised_cache(call: str, bits: int, kind: str) -> None:
 
 def test_a_quantised_cache_of_the_last_tokens() -> None:
     check(quantised(grouped(3, 5, [9], local_window_size=4, sliding_window_cache=1), 8, "PER_CHANNEL"))
+
+
+def test_a_cache_of_small_floats() -> None:
+    """ONNX Runtime has it on other processors: entries are divided by the scale and rounded, and multiplied again."""
+    form, scale = grouped(3, 9, [8], angles=8), np.array([0.5], np.float32)
+    small = ml_dtypes.float8_e4m3fn
+    past = {name: form.operands[name].astype(small) for name in ("past_key", "past_value")}  # type: ignore[union-attr]
+    scales = {"key_scale": scale, "value_scale": scale}
+    given = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
+    # Twice through the operator: the entries that it makes of the new tokens, and attention on what they stand for.
+    floats_past = {name: a.astype(np.float32) * scale for name, a in past.items()}
+    first = run_onnxruntime(replace(form, operands={**form.operands, **floats_past}))
+    kept = {name: (first[name] / scale).astype(small) for name in ("keys", "values")}
+    again = {
+        "past_key": kept["keys"].astype(np.float32) * scale,
+        "past_value": kept["values"].astype(np.float32) * scale,
+    }
+    nothing = {name: floats(1, 0, GROUPS * H) for name in ("key", "value")}
+    want = {**kept, "y": run_onnxruntime(replace(form, operands={**form.operands, **again, **nothing}))["y"]}
+    operands = {**form.operands, **past, **scales}
+    check(replace(form, operands=operands, attributes={**form.attributes, **given}, want=want))
 
 
 def test_norms() -> None:
