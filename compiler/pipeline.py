@@ -30,6 +30,8 @@ ORDER: list[tuple[str, str, str]] = [
     ("canonicalize", "fuse", "rules match single ops, and a fused group hides them"),
     ("fold", "legalize", "what is known must not be expanded into ops that compute it"),
     ("maps", "legalize", "maps are refused where there are none; the rows that they are made of are tensors"),
+    ("sequences", "strings", "a sequence of strings is first tensors of strings"),
+    ("sequences", "legalize", "ops on sequences are refused where there are none; on tensors they are other ops"),
     ("strings", "legalize", "ops on strings are refused where there are no strings; on cells they are other ops"),
     ("legalize", "fuse", "only ops that the backend accepts have the element rules that fusion composes"),
     ("fuse", "lower", "lowering makes one kernel of each node"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,6 +136,11 @@ class Op:
         are strings have type u8 and one more axis at the end, the bytes of each string."""
         raise NotImplementedError(type(self).__name__)
 
+    def on_parts(self, *args: Any, **kwargs: Any) -> Any:
+        """on_parts(builder, *operands): the outputs of an op of sequences, on the tensors that make them up
+        (`ir.parts`)."""
+        raise NotImplementedError(type(self).__name__)
+
     @classmethod
     def has(cls, method: str) -> bool:
         """Whether the class itself gives `method` ("element", "expand", "kernel", "on_cells")."""
@@ -217,6 +223,14 @@ def define(size: Size, limit: Size | None) -> None:
         found.append((size, limit))
 
 
+def define_shape(shape: sizes, limit: Size) -> None:
+    """For type rules: the sizes of a shape are known only once the op has run, and the product of any of them is then
+    at most `limit`. Where steps bind such sizes, they check that."""
+    for size in shape:
+        define(size, limit)
+    define(math.prod(size for size in shape if not isinstance(size, int)), limit)
+
+
 @contextmanager
 def definitions() -> Iterator[list[tuple[Size, Size | None]]]:
     """Collects what `define` records."""
@@ -235,7 +249,7 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 
 
 __all__ = [
-    "OPS", "Example", "Op", "OpError", "UnknownValue", "assume_equal", "assumptions", "case", "define", "definitions",
-    "ints", "op",
-    "operand_names", "parse_type", "require", "require_equal", "sample", "sizes", "split_commas",
+    "OPS", "Example", "Op", "OpError", "UnknownValue", "assume_equal", "assumptions", "case", "define", "define_shape",
+    "definitions", "ints", "op", "operand_names", "parse_type", "require", "require_equal", "sample", "sizes",
+    "split_commas",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ir.blob import Blob
 from ir.dims import Dim, Limits, Size, Undecided, greatest, names, symbol
@@ -153,9 +153,9 @@ class Program:
     """Inputs and outputs are names of buffers, `input_names` and `output_names` what callers see (model names).
 
     `bounds` narrows symbolic dims, `equal_dims` must hold when called, for the ONNX nodes in `demanded_by`.
-    `limits` are the symbols that steps bind, each with what it is at most in terms of those that callers give.
-    `strings` are the inputs and outputs that hold strings as cells, and `maps` the keys of outputs that are rows of
-    maps, as in `Graph`. `pipeline` is the spec that made the program.
+    `limits` are the symbols that steps bind, each with what it is at most in terms of those that callers give, and of
+    those bound just before it. `strings`, `maps` and `composites` are those of `Graph`. `pipeline` is the spec that
+    made the program.
     """
 
     name: str
@@ -171,6 +171,7 @@ class Program:
     demanded_by: dict[tuple[Size, Size], str] = field(default_factory=dict)
     strings: frozenset[str] = frozenset()
     maps: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    composites: dict[str, list[Any]] = field(default_factory=dict)
     limits: Limits[Size] = field(default_factory=lambda: Limits())
     pipeline: str = ""
 

@@ -14,28 +14,31 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import UsageError
-from ir import cells
+from ir import cells, parts
 from ir.bind import bind_sizes, check_assumptions
 from ir.blob import stored
-from ir.dims import evaluate, greatest, parse_dim
+from ir.dims import Size, evaluate, parse_dim
 from ir.types import DTYPES, TensorType
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: its name, its type in C, whether it holds strings, and the keys where its rows are maps."""
+    """An input or output: its name, its type in C, whether it holds strings, the keys where its rows are maps, and how
+    many elements it has at most."""
 
     name: str
     type: TensorType
     strings: bool = False
     keys: tuple[int | str, ...] | None = None
+    room: Size = 0
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> Port:
         """The port of an entry in a manifest."""
         type_ = TensorType(DTYPES[entry["dtype"]], tuple(parse_dim(str(size)) for size in entry["shape"]))
         keys = tuple(entry["keys"]) if "keys" in entry else None
-        return Port(entry["name"], type_, bool(entry.get("strings")), keys)
+        room = parse_dim(entry["room"]) if "room" in entry else type_.elements
+        return Port(entry["name"], type_, bool(entry.get("strings")), keys, room)
 
     def given(self, feeds: Mapping[str, Any]) -> np.ndarray:
         """The input as C takes it, C-contiguous. Raises UsageError where it is missing or of another type or rank."""
@@ -76,25 +79,45 @@ class Port:
 
 
 class Ports:
-    """What a model takes and gives. `told` are the sizes of outputs that only a run tells, with their limits."""
+    """What a model takes and gives. `told` are the sizes of outputs that only a run tells.
+
+    Sequences and optionals are several tensors each (`ir.parts`); callers give and get lists, and None.
+    """
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
+        self._composites: dict[str, list[Any]] = dict(manifest.get("composites", {}))
         self.inputs = [Port.of(entry) for entry in manifest["inputs"]]
         self.outputs = [Port.of(entry) for entry in manifest["outputs"]]
         self.dims = [dim["name"] for dim in manifest["dims"]]
-        self.told = {size["name"]: parse_dim(size["limit"]) for size in manifest.get("told", ())}
+        self.told = [size["name"] for size in manifest.get("told", ())]
         self._bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]}
         self._equal = [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])]
         self._demanded_by = dict(zip(self._equal, manifest.get("equal_dims_nodes", [])))
 
     def arrays(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         """The inputs in order, as C takes them. Raises UsageError for what does not fit."""
+        feeds = self._with_parts(feeds)
         arrays = [port.given(feeds) for port in self.inputs]
         known = [port.name for port in self.inputs]
         unknown = sorted(set(feeds) - set(known))
         if unknown:
             raise UsageError("E0208", f"the model has no input '{unknown[0]}'", help=f"its inputs: {', '.join(known)}")
         return arrays
+
+    def _with_parts(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The feeds with the tensors of each sequence and optional in its place."""
+        given = dict(feeds)
+        for key, what in self._composites.items():
+            kind, _, name = key.partition(" ")
+            if kind != "input":
+                continue
+            if name not in given:
+                raise UsageError("E0208", f"input '{name}' is missing", help=f"it is of kind {what[0]}")
+            try:
+                given.update(parts.encode(given.pop(name), what, name))
+            except ValueError as error:
+                raise UsageError("E0209", f"input {error}") from error
+        return given
 
     def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
         """The dims, from the shapes of the inputs. Raises UsageError where they contradict the model."""
@@ -107,8 +130,7 @@ class Ports:
 
     def memories(self, sizes: Mapping[str, int]) -> list[np.ndarray]:
         """Memory for the outputs, each in one axis, with room for the most elements that it can have."""
-        types = [port.type for port in self.outputs]
-        return [np.empty(max(0, evaluate(greatest(t.elements, self.told), sizes)), t.dtype.numpy) for t in types]
+        return [np.empty(max(0, evaluate(port.room, sizes)), port.type.dtype.numpy) for port in self.outputs]
 
     def results(self, memories: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str, Any]:
         """The outputs by name as callers get them; `sizes` includes those that the run told."""
@@ -118,6 +140,12 @@ class Ports:
             count = math.prod(shape)
             array = memory if memory.size == count else memory[:count].copy()
             results[port.name] = port.result(array.reshape(shape))
+        for key, what in self._composites.items():
+            kind, _, name = key.partition(" ")
+            if kind == "output":
+                whole = parts.decode(results, what, name)
+                results = {n: v for n, v in results.items() if n != name and n not in parts.names(what, name)}
+                results[name] = whole
         return results
 
 

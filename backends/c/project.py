@@ -20,7 +20,7 @@ from backends.c.kernels import Function, emit_kernel
 from backends.c.model import model_source
 from backends.c.names import Identifiers, identifier
 from backends.c.weights import Image, layout, write_file, write_source
-from ir.dims import dim_text
+from ir.dims import dim_text, greatest, names
 from ir.program import Program
 
 RUNTIME = Path(__file__).parent / "runtime"
@@ -155,11 +155,9 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
         ],
         "equal_dims": [[dim_text(left), dim_text(right)] for left, right in program.equal_dims],
         "equal_dims_nodes": [program.demanded_by.get(pair, "") for pair in program.equal_dims],
-        "inputs": [_tensor(field, f"input {field.name}" in program.strings) for field in model.inputs],
-        "outputs": [
-            _tensor(field, f"output {field.name}" in program.strings, program.maps.get(field.name))
-            for field in model.outputs
-        ],
+        "inputs": [_tensor(program, field, f"input {field.name}") for field in model.inputs],
+        "outputs": [_tensor(program, field, f"output {field.name}") for field in model.outputs],
+        "composites": program.composites,
         "told": [{"name": size.name, "field": size.c_name, "limit": dim_text(size.limit)} for size in model.told],
         "arena_bytes": {"expression": dim_text(total), "bytes": total if isinstance(total, int) else None},
         "weights": {
@@ -175,14 +173,20 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
     }
 
 
-def _tensor(field: Any, holds_strings: bool, keys: tuple[int | str, ...] | None = None) -> dict[str, Any]:
+def _tensor(program: Program, field: Any, key: str) -> dict[str, Any]:
+    """A port in the manifest; `key` is what it is called in `Program.strings`."""
     type_ = field.buffer.type
-    strings = {"strings": True} if holds_strings else {}
+    told = {name for size in type_.shape for name in names(size)} & program.limits.keys()
     return {
         "name": field.name,
         "field": field.c_name,
         "dtype": str(type_.dtype),
         "shape": [dim_text(size) for size in type_.shape],
-        **strings,
-        **({} if keys is None else {"keys": list(keys)}),
+        **({"strings": True} if key in program.strings else {}),
+        **(
+            {"keys": list(program.maps[field.name])}
+            if key == f"output {field.name}" and field.name in program.maps
+            else {}
+        ),
+        **({"room": dim_text(greatest(type_.elements, program.limits))} if told else {}),
     }

@@ -22,6 +22,7 @@ def pipeline(backend: CBackend) -> Pipeline:
     legalize = PASSES["legalize"].with_options(accepts=remembering())
     identities = PASSES["canonicalize"].with_options(composites=False)
     tidy = ["fold", identities, "cse", "dce"]
-    graph = ["fold", "canonicalize", "fold", "cse", "dce", "maps", "strings", legalize, *tidy, "layout", *tidy, "fuse"]
+    kinds = ["maps", "sequences", "strings"]
+    graph = ["fold", "canonicalize", "fold", "cse", "dce", *kinds, legalize, *tidy, "layout", *tidy, "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
     return Pipeline([*graph, "lower", "simplify", "reuse", "share", tile, "simplify", "memory"])

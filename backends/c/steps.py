@@ -5,8 +5,8 @@ What stands before the steps (checks of arguments) and around them is in `model`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from backends.c.interface import Model, status
 from backends.c.kernels import Function
@@ -31,6 +31,7 @@ class Steps:
         self.divided: dict[str, None] = {}
         self.checks_indices = False
         self.known: set[str] = set()
+        self.demands = [pair for pair in model.program.equal_dims if self._told_in(pair)]
         self._slot_texts: dict[int, str] = {}
 
     def write(self, steps: list[Step] | tuple[Step, ...]) -> None:
@@ -58,9 +59,8 @@ class Steps:
             invalid = status(self.model, "ERROR_DIMS")
             for size in possibly_negative(self.model.program, block):
                 self.out.line(f"if ({self.size(size)} < 0) return {invalid};")
-            for left, right in equal:
-                self.out.line(f"if ({self.size(left)} != {self.size(right)}) return {invalid};")
-            self.write(block)
+            with self._demanding(equal):
+                self.write(block)
             self.out.depth -= 1
         self.out.line("}")
 
@@ -103,15 +103,37 @@ class Steps:
         self.out.line(f"if ({' || '.join(checks)}) return {status(self.model, 'ERROR_LIMIT')};")
 
     def _check_equal(self, told: set[str]) -> None:
-        """Checks the equalities that the program demands of sizes which have just become known."""
-        program = self.model.program
+        """Checks limits of products, and equalities that are demanded, of sizes which have just become known."""
         self.known |= told
-        for left, right in program.equal_dims:
-            mentioned = (names(left) | names(right)) & program.limits.keys()
+        for group, limit in self.model.program.limits.products.items():
+            if group & told and group <= self.known:
+                factors = [f"(double)sesame_max_i64({self.size(symbol(name))}, 1)" for name in sorted(group)]
+                most, wrong = self.size(limit), status(self.model, "ERROR_LIMIT")
+                self.out.line(f"if ({' * '.join(factors)} > (double)({most})) return {wrong};")
+        for pair in self.demands:
+            mentioned = self._told_in(pair)
             if mentioned & told and mentioned <= self.known:
-                self.out.line(
-                    f"if ({self.size(left)} != {self.size(right)}) return {status(self.model, 'ERROR_DIMS')};"
-                )
+                self._check_pair(pair)
+
+    @contextmanager
+    def _demanding(self, pairs: Sequence[tuple[Size, Size]]) -> Iterator[None]:
+        """Checks sizes that a block demands to be equal: at its start, or where they become known inside of it."""
+        before, known = self.demands, {*self.known}
+        inside: list[tuple[Size, Size]] = []
+        for pair in pairs:
+            if self._told_in(pair) <= self.known:
+                self._check_pair(pair)
+            else:
+                inside.append(pair)
+        self.demands = [*before, *inside]
+        yield
+        self.demands, self.known = before, known
+
+    def _told_in(self, pair: tuple[Size, Size]) -> set[str]:
+        return set(names(pair[0]) | names(pair[1])) & self.model.program.limits.keys()
+
+    def _check_pair(self, pair: tuple[Size, Size]) -> None:
+        self.out.line(f"if ({self.size(pair[0])} != {self.size(pair[1])}) return {status(self.model, 'ERROR_DIMS')};")
 
     def _repeat(self, step: Repeat) -> None:
         counter = self.size(symbol(step.step))
@@ -121,12 +143,9 @@ class Steps:
         with self.out.block(f"for ({counter} = 0; {' && '.join(conditions)}; {counter}++)"):
             most = self.size(limit)
             self.out.line(f"if ({counter} >= {most}) return {status(self.model, 'ERROR_LIMIT')};")
-            for left, right in step.equal:
-                self.out.line(
-                    f"if ({self.size(left)} != {self.size(right)}) return {status(self.model, 'ERROR_DIMS')};"
-                )
             self.known.add(step.step)
-            self.write(step.body)
+            with self._demanding(step.equal):
+                self.write(step.body)
 
     def _pointer(self, name: str) -> str:
         if name not in self.pointers:

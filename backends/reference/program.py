@@ -5,13 +5,15 @@ Kernels run in the interpreter of `kernel.py`. Memory starts as garbage; nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from backends.reference.kernel import GARBAGE, compile_kernel, spoil
 from ir.bind import bind_sizes, check_assumptions
-from ir.dims import dim_text, evaluate, names, symbol_of
+from ir.dims import Size, dim_text, evaluate, names, symbol_of
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
 from ir.types import string
 
@@ -42,9 +44,8 @@ class _Machine:
     def __init__(self, program: Program, sizes: dict[str, int], inputs: dict[str, np.ndarray]) -> None:
         self.program = program
         self.sizes = {**dict.fromkeys(program.limits, 0), **sizes}
-        late = ((pair, (names(pair[0]) | names(pair[1])) & program.limits.keys()) for pair in program.equal_dims)
-        self.late = [(pair, told) for pair, told in late if told]
-        self.told: set[str] = set()
+        self.known: set[str] = set()
+        self.demands = [pair for pair in program.equal_dims if self.told_in(pair)]
         self.inputs = inputs
         self.kernels = {kernel.name: compile_kernel(kernel) for kernel in program.kernels}
         lengths = [evaluate(slot.bytes, sizes) for slot in program.slots]
@@ -60,8 +61,8 @@ class _Machine:
                     self.call(step)
                 case Branch():
                     holds = self.array(step.condition).reshape(-1)[0]
-                    check_assumptions({}, step.equal_then if holds else step.equal_orelse, self.sizes)
-                    self.run(step.then if holds else step.orelse)
+                    with self.demanding(step.equal_then if holds else step.equal_orelse):
+                        self.run(step.then if holds else step.orelse)
                 case Bind():
                     self.bind(step)
                 case Repeat():
@@ -85,8 +86,26 @@ class _Machine:
             self.memory(self.program.buffers[target], elements.shape)[...] = elements
         for name, value in told.items():
             self.set(name, value)
-        due = [pair for pair, told_by in self.late if told_by & told.keys() and told_by <= self.told]
-        check_assumptions({}, due, self.sizes)
+        self.known |= told.keys()
+        for group, limit in self.program.limits.products.items():
+            product = math.prod(max(1, self.sizes[name]) for name in group)
+            if group & told.keys() and group <= self.known and product > evaluate(limit, self.sizes):
+                raise ValueError(f"the sizes {', '.join(sorted(group))} are more than {evaluate(limit, self.sizes)}")
+        late = [pair for pair in self.demands if self.told_in(pair) & told.keys()]
+        check_assumptions({}, [pair for pair in late if self.told_in(pair) <= self.known], self.sizes)
+
+    def told_in(self, pair: tuple[Size, Size]) -> set[str]:
+        """The symbols in a pair of sizes that steps bind."""
+        return set(names(pair[0]) | names(pair[1])) & self.program.limits.keys()
+
+    @contextmanager
+    def demanding(self, pairs: Sequence[tuple[Size, Size]]) -> Iterator[None]:
+        """Checks sizes that a block demands to be equal: at its start, or where they become known inside of it."""
+        before, known = self.demands, {*self.known}
+        check_assumptions({}, [pair for pair in pairs if self.told_in(pair) <= self.known], self.sizes)
+        self.demands = [*before, *(pair for pair in pairs if not self.told_in(pair) <= self.known)]
+        yield
+        self.demands, self.known = before, known
 
     def within_limit(self, name: str, value: int) -> int:
         """A value for a symbol that steps bind. Raises ValueError where it is out of its bounds."""
@@ -99,7 +118,6 @@ class _Machine:
     def set(self, name: str, value: int) -> None:
         """Gives one symbol its value, and forgets the shapes that have it."""
         self.sizes[name] = value
-        self.told.add(name)
         self.arrays = {
             known: array
             for known, array in self.arrays.items()
@@ -108,11 +126,12 @@ class _Machine:
 
     def repeat(self, step: Repeat) -> None:
         self.set(step.step, 0)
+        self.known.add(step.step)
         while (step.trip is None or self.sizes[step.step] < int(self.array(step.trip).item())) and (
             step.going is None or bool(self.array(step.going).item())
         ):
-            check_assumptions({}, step.equal, self.sizes)
-            self.run(step.body)
+            with self.demanding(step.equal):
+                self.run(step.body)
             self.set(step.step, self.within_limit(step.step, self.sizes[step.step] + 1))
 
     def call(self, call: Call) -> None:

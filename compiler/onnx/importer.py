@@ -24,11 +24,11 @@ from compiler.onnx.needs import inputs_behind
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
 from ir.demand import resolve, told_late
-from ir.dims import Dim, Size, bounded, decide_eq
+from ir.dims import Dim, Size, bounded, decide_eq, names
 from ir.element import Names
 from ir.graph import Graph, Node, Value
 from ir.op import OpError, UnknownValue
-from ir.types import SequenceType, TensorType, Type
+from ir.types import OptionalType, SequenceType, TensorType, Type
 
 _NEST_LIMIT = 32
 _T = TypeVar("_T")
@@ -451,6 +451,7 @@ class Importer:
         scope.declare(proto)
         types, graph.bounds = input_types(proto, scope.initializers, self.dims, self.file)
         self.sizes = Names(sorted(self.dims.seen))
+        graph.limits.update(dict.fromkeys(_sizes_of_elements(types.values())))
         self.bind_constants(scope, types)
         for name, type_ in types.items():
             if name not in self.constants:
@@ -505,6 +506,18 @@ def _arguments(proto: onnx.GraphProto, given: Sequence[_T]) -> list[tuple[str, _
     if len(declared) != len(given):
         raise ModelError("E0302", f"its graph '{proto.name}' has {len(declared)} inputs; it must take {len(given)}")
     return list(zip(declared, given))
+
+
+def _sizes_of_elements(types: Iterable[Type]) -> set[str]:
+    """The symbols in the types of elements of sequences that no tensor tells: each element may have another value."""
+    tensors = {name for type_ in types if isinstance(type_, TensorType) for size in type_.shape for name in names(size)}
+    found: set[str] = set()
+    for type_ in types:
+        inner = type_
+        while isinstance(inner, (SequenceType, OptionalType)):
+            inner = inner.element
+        found |= {name for size in getattr(inner, "shape", ()) for name in names(size)}
+    return found - tensors
 
 
 def _fits(actual: Sequence[Size], declared: Sequence[Size]) -> bool:

@@ -90,7 +90,10 @@ def _is_name(text: str) -> bool:
 def _type(name: str, proto: onnx.TypeProto, plain: set[str], dims: DimSpec, file: str | None) -> Type:
     kind = proto.WhichOneof("value")
     if kind == "sequence_type":
-        return SequenceType(_type(name, proto.sequence_type.elem_type, plain, dims, file))
+        inner = proto.sequence_type.elem_type
+        if inner.HasField("tensor_type") and not inner.tensor_type.HasField("shape"):
+            return SequenceType(TensorType(element_type(inner.tensor_type.elem_type), ()))  # of any ranks
+        return SequenceType(_type(name, inner, plain, dims, file))
     if kind == "optional_type":
         return OptionalType(_type(name, proto.optional_type.elem_type, plain, dims, file))
     if kind == "map_type":

@@ -148,11 +148,14 @@ def fuse(graph: Graph) -> None:
 
 
 def _shapes(graph: Graph) -> dict[Node, Shape]:
-    """`shape_of` every node, looking once at nodes that differ only in names: networks repeat their layers."""
+    """`shape_of` every node, looking once at nodes that differ only in names: networks repeat their layers.
+
+    What gives sizes their values stays a step of its own.
+    """
     known: dict[tuple[object, ...], Shape] = {}
     shapes: dict[Node, Shape] = {}
     for node in graph.nodes():
-        if node.op.name == "const" or type(node.op).structural:
+        if node.op.name == "const" or type(node.op).structural or node.op.defines:
             shapes[node] = Shape("opaque", 0)
             continue
         key = (node.op, *(v and v.type for v in node.inputs), *(v.type for v in node.outputs))

@@ -40,8 +40,8 @@ _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
 def lower(graph: Graph) -> Program:
     """The program of a graph whose ops are all tensors-to-tensors (and `if_` and `loop`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
-    program.demanded_by, program.strings = dict(graph.demanded_by), graph.strings
-    program.maps = dict(graph.maps)
+    program.demanded_by = dict(graph.demanded_by)
+    program.strings, program.maps, program.composites = graph.strings, dict(graph.maps), dict(graph.composites)
     _check_tensors(graph)
     with bounded(graph.bounds):
         state = _Lowering(program, limits=_limits_known(graph))
@@ -367,7 +367,7 @@ class _Lowering:
 
     def bind(self, pairs: list[tuple[Size, Size]], copies: list[tuple[str, str]], node: Node) -> list[Step]:
         """The step that gives sizes other sizes as their values, and copies; none where there is nothing to do."""
-        return [Bind(tuple(pairs), tuple(copies), node.sources)] if pairs or copies else []
+        return [Bind(tuple(dict.fromkeys(pairs)), tuple(copies), node.sources)] if pairs or copies else []
 
     def constant(self, array: np.ndarray, hint: str) -> str:
         """The buffer of a constant."""

@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size, decide_eq, decide_le, evaluate, maximum, names, substitute, symbol, symbol_of
+from ir.dims import (
+    Size,
+    Undecided,
+    decide_eq,
+    decide_le,
+    evaluate,
+    greatest,
+    maximum,
+    names,
+    substitute,
+    symbol,
+    symbol_of,
+)
 from ir.graph import Graph
 from ir.op import Op, OpError, assume_equal, define, ints, op, require
 from ir.types import OptionalType, SequenceType, TensorType, Type
@@ -71,7 +83,7 @@ class If_(Op):
     """The outputs of `then` where the condition holds, else those of `orelse`.
 
     Operands after the condition are the inputs of `then`, then those of `orelse`. Sizes in which the two differ are
-    symbols that begin with `label`.
+    symbols that begin with `label` and the number of the output, or with what `results` says for each.
     """
 
     name = "if_"
@@ -79,6 +91,7 @@ class If_(Op):
     then: Graph
     orelse: Graph
     label: str = "if"
+    results: tuple[str, ...] = ()
 
     def infer(self, condition: Type, *captures: Type) -> Any:
         one = isinstance(condition, TensorType) and condition.dtype == t.bool_ and condition.elements == 1
@@ -87,7 +100,8 @@ class If_(Op):
         require(len(captures) == expected, lambda: f"if: {len(captures)} operands for {expected} inputs")
         a, b = self.then.outputs, self.orelse.outputs
         require(len(a) == len(b), lambda: f"if: one branch has {len(a)} outputs, the other {len(b)}")
-        types = tuple(merged_type(x.type, y.type, f"{self.label}.{i}") for i, (x, y) in enumerate(zip(a, b)))
+        labels = self.results or [f"{self.label}.{i}" for i in range(len(a))]
+        types = tuple(merged_type(x.type, y.type, label) for x, y, label in zip(a, b, labels, strict=True))
         return types[0] if len(types) == 1 else types
 
     def reference(self, condition: np.ndarray, *captures: Any) -> Any:
@@ -105,6 +119,7 @@ class Loop(Op):
     The body takes the number of the step, the condition and the carried values, and gives the next condition, the next
     carried values, and elements of the outputs that are stacked along a new first axis. Sizes that only a run tells are
     symbols that begin with `label`; `steps` is the number of steps where it is known, else `limit` what it is at most.
+    `results` says what the sizes of each carried value are called after outside, where that is not LABEL.NUMBER.
     """
 
     structural = True
@@ -113,6 +128,7 @@ class Loop(Op):
     label: str = "loop"
     steps: Size | None = None
     limit: Size | None = None
+    results: tuple[str, ...] = ()
 
     @property
     def total(self) -> str:
@@ -132,22 +148,44 @@ class Loop(Op):
         if self.steps is None:
             define(first, self.limit)
         types: list[Type] = []
-        for i, (start, inner, after) in enumerate(zip(values, inputs[2 : 2 + self.carried], outputs[1:])):
-            self._define(start, inner.type, after.type)
-            types.append(self._after(inner.type, f"{self.label}.{i}"))
+        self._define(values)
+        for i, inner in enumerate(inputs[2 : 2 + self.carried]):
+            types.append(self._after(inner.type, self.results[i] if self.results else f"{self.label}.{i}"))
         for i, value in enumerate(outputs[1 + self.carried :]):
             inner_type = self._after(value.tensor, f"{self.label}.stacked.{i}")
             types.append(TensorType(value.dtype, (first, *getattr(inner_type, "shape", ()))))
         return types[0] if len(types) == 1 else tuple(types)
 
-    def _define(self, start: Type, inner: Type, after: Type) -> None:
-        """Says what the sizes of a carried value are at most that change from step to step."""
-        if not all(isinstance(type_, TensorType) for type_ in (start, inner, after)):
-            return
-        for first, size, following in zip(start.shape, inner.shape, after.shape):  # type: ignore[union-attr]
-            if first == size:
-                continue
-            define(size, self._limit_of(size, first, following))
+    def _define(self, values: Sequence[Type]) -> None:
+        """Says what the sizes of carried values are at most that change from step to step, one by another."""
+        open_: list[tuple[Size, Size, Size]] = []
+        for start, inner, after in zip(values, self.body.inputs[2 : 2 + self.carried], self.body.outputs[1:]):
+            if all(isinstance(type_, TensorType) for type_ in (start, inner.type, after.type)):
+                open_ += zip(start.shape, inner.shape, after.shape)  # type: ignore[union-attr]
+        open_ = [change for change in dict.fromkeys(open_) if change[0] != change[1]]
+        known: dict[str, Size | None] = {}
+        while open_:
+            left = [change for change in open_ if not self._found_limit(change, known)]
+            if len(left) == len(open_):
+                break
+            open_ = left
+        for name, limit in known.items():
+            define(symbol(name), limit)
+        for _, size, _ in open_:
+            define(size, None)
+
+    def _found_limit(self, change: tuple[Size, Size, Size], known: dict[str, Size | None]) -> bool:
+        """Whether a size that changes has a limit, given those of `known`; then it is added to them."""
+        first, size, following = change
+        name = symbol_of(size)
+        try:
+            limit = None if name is None else self._limit_of(size, first, greatest(following, known))
+        except Undecided:
+            limit = None
+        if name is None or limit is None:
+            return False
+        known[name] = limit
+        return True
 
     def _limit_of(self, size: Size, first: Size, following: Size) -> Size | None:
         """What a size is at most that is `first` before the loop and `following`, in terms of itself, after a step."""

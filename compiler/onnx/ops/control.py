@@ -13,7 +13,7 @@ from compiler.onnx.conditions import Knowledge, equal_sizes, implied
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.demand import unequal
-from ir.dims import decide_eq, maximum, symbol
+from ir.dims import decide_eq, maximum, names, symbol
 from ir.graph import Graph
 from ir.op import OpError, UnknownValue
 from ir.ops.control import If_, joined_element
@@ -113,6 +113,8 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
         if wider == types:
             break
         types = wider
+        changing = (name for type_ in types for name in names_in(type_) if name.startswith(f"{prefix}.in."))
+        b.graph.limits.update({name: b.graph.limits.get(name) for name in changing})
     else:
         raise OpError("the types of the values it carries change with every step")
     limit = None if trip is None or trip.content is None else b.scalar(trip, "M")
@@ -122,6 +124,13 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
         goes = cond is None or bool(cond.content.reshape(-1)[0])
         loop = LoopOp(graph, count, prefix, steps=most if goes else 0)
     return b.apply(loop, trip, cond, *carried, *captured)
+
+
+def names_in(type_: Type) -> set[str]:
+    """The symbols in the sizes of a type, and of the elements of one that has elements."""
+    while isinstance(type_, (SequenceType, OptionalType)):
+        type_ = type_.element
+    return {name for size in type_.shape for name in names(size)} if isinstance(type_, TensorType) else set()
 
 
 def _widened(before: Type, after: Type, prefix: str) -> Type:

@@ -9,7 +9,7 @@ import numpy as np
 from compiler.onnx.load import element_type
 from compiler.onnx.ops.control import label
 from compiler.onnx.registry import onnx_op
-from ir.dims import ceil_div
+from ir.dims import ceil_div, names
 from ir.op import OpError
 from ir.types import OptionalType, SequenceType, TensorType
 
@@ -27,12 +27,24 @@ def made_of(b: Any, elements: list[Any], dtype: Any) -> Any:
     return b.sequence_construct(*elements, label=label(b)) if elements else b.sequence_empty(dtype=dtype)
 
 
-def element_dtype(sequence: Any) -> Any:
-    """The element type of the tensors in a sequence."""
+def element_type_of(sequence: Any) -> TensorType:
+    """The type of the tensors in a sequence. Raises OpError for what is none."""
     type_ = sequence.type.element if isinstance(sequence.type, OptionalType) else sequence.type
     if not isinstance(type_, SequenceType) or not isinstance(type_.element, TensorType):
         raise OpError(f"the input is {sequence.type}, not a sequence of tensors")
-    return type_.element.dtype
+    return type_.element
+
+
+def element_shape(b: Any, element: TensorType, axis: int | None = None) -> tuple[Any, ...]:
+    """The shape of one element of a sequence, or of several joined along `axis`: sizes in which elements may differ are
+    told by the run. Where the rank is not known, it is the one that the model declares for the output."""
+    shape: tuple[Any, ...] = element.shape
+    if not shape and axis is None:
+        shape = (None,) * (b.declared_rank() or 0)
+    return tuple(
+        b.run_time_size(position) if size is None or position == axis or names(size) & b.graph.limits.keys() else size
+        for position, size in enumerate(shape)
+    )
 
 
 def _position(position: Any, count: int, end: int) -> int | None:
@@ -61,7 +73,9 @@ def SequenceEmpty(b: Any, *, dtype: int = 1) -> Any:
 def SequenceAt(b: Any, sequence: Any, position: Any) -> Any:
     elements = known_elements(sequence)
     at = None if elements is None else _position(position, len(elements), len(elements))
-    return b.sequence_at(sequence, position) if elements is None or at is None else elements[at]
+    if elements is not None and at is not None:
+        return elements[at]
+    return b.sequence_at(sequence, position, shape=element_shape(b, element_type_of(sequence)))
 
 
 @onnx_op("SequenceInsert", since=11)
@@ -79,7 +93,7 @@ def SequenceErase(b: Any, sequence: Any, position: Any = None) -> Any:
     at = None if elements is None else _position(position, len(elements), len(elements))
     if elements is None or at is None:
         return b.sequence_erase(sequence, position)
-    return made_of(b, [*elements[:at], *elements[at + 1 :]], element_dtype(sequence))
+    return made_of(b, [*elements[:at], *elements[at + 1 :]], element_type_of(sequence).dtype)
 
 
 @onnx_op("SequenceLength", since=11)
@@ -99,10 +113,9 @@ def SplitToSequence(b: Any, x: Any, split: Any = None, *, axis: int = 0, keepdim
     else:
         pieces = _pieces(b, split, size)
     if pieces is None:
-        if split is None and not keepdims:
-            raise OpError("without `keepdims`, the size that is split must be known when compiling")
+        keep = bool(keepdims) or split is not None
         split = b.const(np.array(1, np.int64)) if split is None else split
-        return b.split_to_sequence(x, split, axis=axis, label=label(b))
+        return b.split_to_sequence(x, split, axis=axis, keep=keep, label=label(b))
     made, start = [], 0
     for piece in pieces:
         shape = (*x.shape[:axis], piece, *x.shape[axis + 1 :])
@@ -135,11 +148,14 @@ def _pieces(b: Any, split: Any, size: Any) -> list[Any] | None:
 def ConcatFromSequence(b: Any, sequence: Any, *, axis: int, new_axis: int = 0) -> Any:
     elements = known_elements(sequence)
     if not elements:
-        element = sequence.type.element if isinstance(sequence.type, SequenceType) else None
-        if not isinstance(element, TensorType) or elements is not None:
-            raise OpError(f"the input is {sequence.type}, of which nothing can be concatenated")
+        element = element_type_of(sequence)
         rank = element.rank + (1 if new_axis else 0)
-        return b.concat_from_sequence(sequence, axis=axis % rank, stack=bool(new_axis), label=label(b))
+        if elements is not None or not rank:
+            raise OpError(f"the input is {sequence.type}, of which nothing can be concatenated")
+        axis, size = axis % rank, (1,) if new_axis else ()
+        whole = TensorType(element.dtype, (*element.shape[:axis], *size, *element.shape[axis:]))
+        shape = element_shape(b, whole, axis)
+        return b.concat_from_sequence(sequence, axis=axis, stack=bool(new_axis), shape=shape)
     rank = elements[0].rank + (1 if new_axis else 0)
     if not -rank <= axis < rank:
         raise OpError(f"`axis` is {axis} of {rank}")
@@ -156,7 +172,7 @@ def SequenceMap(b: Any, input_sequence: Any, *additional_inputs: Any, body: Any)
     if any(row is None for row in rows):
         types = [x.type.element if isinstance(x.type, SequenceType) else x.type for x in given]
         graph, captured = b.subgraph(body, types, "body")
-        return b.sequence_map(*given, *captured, body=graph, given=len(given))
+        return b.sequence_map(*given, *captured, body=graph, given=len(given), label=label(b))
     steps = [b.inline(body, [row[i] if isinstance(row, list) else row for row in rows]) for i in range(len(rows[0]))]
     if not steps:
         raise OpError("the sequence is empty")

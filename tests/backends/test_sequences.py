@@ -1,0 +1,162 @@
+"""Sequences and optionals in C: the same as in the interpreter, from one artifact, at several lengths and shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+import compiler
+from compiler.errors import CompileError, UsageError
+from ir.evaluate import evaluate_graph
+from tests.backends.test_run_time_sizes import info, loop, model
+
+RNG = np.random.default_rng(0)
+
+
+def sequence(name: str, shape: list[Any] | None, kind: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_sequence_value_info(name, kind, shape)
+
+
+def optional(name: str, inner: Any) -> Any:
+    return helper.make_value_info(name, helper.make_optional_type_proto(inner.type))
+
+
+def f32(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def same(made: Any, wanted: Any) -> None:
+    if wanted is None or isinstance(wanted, list):
+        assert (made is None) == (wanted is None)
+        assert wanted is None or len(made) == len(wanted)
+        for a, b in zip(made or [], wanted or []):
+            same(a, b)
+        return
+    assert made.shape == wanted.shape and made.dtype == wanted.dtype
+    np.testing.assert_array_equal(made, wanted)
+
+
+def agree(proto: Any, tmp_path: Path, *feeds: dict[str, Any], **options: Any) -> None:
+    """Holds C to the results of the interpreter."""
+    loaded = compiler.load(proto, **options)
+    artifact = compiler.compile(loaded, out=tmp_path / "net", march="", opt="-O1")
+    runnable = artifact.load()
+    for each in feeds:
+        wanted = evaluate_graph(loaded.graph, [each[v.name] for v in loaded.graph.inputs])
+        made = runnable.run(each)
+        for name, value in zip(loaded.graph.output_names, wanted):
+            same(made[name], value)
+    runnable.close()
+
+
+def test_elements_are_taken_put_in_and_taken_out(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("SequenceAt", ["s", "i"], ["a"]),
+        helper.make_node("SequenceInsert", ["s", "x", "i"], ["longer"]),
+        helper.make_node("SequenceErase", ["longer", "j"], ["shorter"]),
+        helper.make_node("SequenceLength", ["shorter"], ["n"]),
+        helper.make_node("Exp", ["x"], ["unused"]),
+        helper.make_node("Neg", ["a"], ["b"]),
+    ]
+    inputs = [sequence("s", ["a", "b"]), info("x", ["p", "q"]), info("i", [], TensorProto.INT64),
+              info("j", [], TensorProto.INT64)]  # fmt: skip
+    outputs = [info("b", [None, None]), sequence("longer", [None, None]), sequence("shorter", [None, None]),
+               info("n", [], TensorProto.INT64)]  # fmt: skip
+    proto = model(nodes, inputs, outputs)
+    some = [f32(2, 3), f32(4, 1), f32(0, 5)]
+    feeds = [
+        {"s": some[:n], "x": f32(*shape), "i": np.array(i), "j": np.array(j)}
+        for n, shape, i, j in ((3, (3, 3), 0, -1), (3, (1, 1), -1, 2), (1, (2, 2), 0, 0))
+    ]
+    agree(proto, tmp_path, *feeds)
+    runnable = compiler.Artifact(tmp_path / "net").load()
+    for wrong in (3, -4):
+        with pytest.raises(CompileError, match="must agree"):
+            runnable.run({**feeds[0], "i": np.array(wrong)})
+    with pytest.raises(UsageError, match="takes a list"):
+        runnable.run({**feeds[0], "s": np.zeros(3, np.float32)})
+    runnable.close()
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("new_axis", [0, 1])
+def test_elements_are_joined(axis: int, new_axis: int, tmp_path: Path) -> None:
+    nodes = [helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=axis, new_axis=new_axis)]
+    proto = model(nodes, [sequence("s", ["a", "b"])], [info("y", [None] * (2 + new_axis))])
+    grow = (lambda k: (2, 3)) if new_axis else (lambda k: (k + 1, 3) if axis == 0 else (3, k + 1))
+    agree(proto, tmp_path, {"s": [f32(*grow(k)) for k in range(4)]}, {"s": [f32(*grow(5))]})
+    runnable = compiler.Artifact(tmp_path / "net").load()
+    with pytest.raises(CompileError):
+        runnable.run({"s": [f32(2, 2), f32(5, 7)]})
+    with pytest.raises(CompileError):
+        runnable.run({"s": []})
+    runnable.close()
+
+
+def test_a_tensor_is_split_by_sizes_that_a_run_tells(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "sizes"], ["s"], axis=1),
+        helper.make_node("SplitToSequence", ["x", "step"], ["t"], axis=0),
+        helper.make_node("SplitToSequence", ["x"], ["u"], axis=0, keepdims=0),
+    ]
+    inputs = [info("x", ["a", "b"]), info("sizes", ["n"], TensorProto.INT64), info("step", [], TensorProto.INT64)]
+    proto = model(nodes, inputs, [sequence("s", [None, None]), sequence("t", [None, None]), sequence("u", [None])])
+    feeds = [
+        {"x": f32(5, 6), "sizes": np.array([1, 0, 5]), "step": np.array(2)},
+        {"x": f32(3, 4), "sizes": np.array([4]), "step": np.array(7)},
+    ]
+    agree(proto, tmp_path, *feeds)
+    runnable = compiler.Artifact(tmp_path / "net").load()
+    with pytest.raises(CompileError):
+        runnable.run({**feeds[0], "sizes": np.array([1, 1])})
+    runnable.close()
+
+
+def test_a_loop_that_gathers_rows_and_keeps_a_tensor(tmp_path: Path) -> None:
+    body = loop(
+        [
+            helper.make_node("Concat", ["a", "x"], ["part"], axis=0),
+            helper.make_node("SequenceInsert", ["s", "part"], ["s2"]),
+            helper.make_node("ReduceSum", ["part"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["total", "sum"], ["total2"]),
+        ],
+        [info("i", [], TensorProto.INT64), info("going", [], TensorProto.BOOL), sequence("s", None), info("a", ["k"]),
+         info("total", [])],
+        [info("going", [], TensorProto.BOOL), sequence("s2", None), info("part", ["m"]), info("total2", [])],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("SequenceEmpty", [], ["empty"]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Squeeze", ["shape"], ["trip"]),
+        helper.make_node("Loop", ["trip", "", "empty", "x", "start"], ["s_out", "a_out", "t_out"], body=body),
+    ]
+    proto = model(
+        nodes, [info("x", ["n"]), info("start", [])], [sequence("s_out", None), info("a_out", ["m"]), info("t_out", [])]
+    )
+    feeds = [{"x": np.arange(n, dtype=np.float32), "start": np.array(1, np.float32)} for n in (4, 1)]
+    agree(proto, tmp_path, *feeds)
+
+
+def test_branches_that_give_sequences_and_optionals(tmp_path: Path) -> None:
+    then = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["x", "x"], ["a"]), helper.make_node("Optional", ["a"], ["oa"])],
+        "then", [], [sequence("a", None), optional("oa", sequence("", None))],
+    )  # fmt: skip
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, ["k"]))
+    orelse = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["x"], ["b"]), helper.make_node("Optional", [], ["ob"], type=kind)],
+        "else", [], [sequence("b", None), optional("ob", sequence("", None))],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("If", ["c"], ["s", "o"], then_branch=then, else_branch=orelse),
+        helper.make_node("SequenceLength", ["s"], ["n"]),
+        helper.make_node("OptionalHasElement", ["o"], ["there"]),
+    ]
+    outputs = [sequence("s", ["k"]), info("n", [], TensorProto.INT64), info("there", [], TensorProto.BOOL),
+               optional("o", sequence("", ["k"]))]  # fmt: skip
+    proto = model(nodes, [info("c", [], TensorProto.BOOL), info("x", ["k"])], outputs)
+    agree(proto, tmp_path, {"c": np.array(True), "x": f32(3)}, {"c": np.array(False), "x": f32(2)})
