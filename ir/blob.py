@@ -325,7 +325,7 @@ def stored(array: np.ndarray) -> np.ndarray:
         return array
     if dtype.is_integer:
         return array.astype(np.int8 if dtype.kind == "int" else np.uint8)
-    return array.view(np.uint8) & np.uint8((1 << dtype.bits) - 1)
+    return np.asarray(array.view(np.uint8) & np.uint8((1 << dtype.bits) - 1))
 
 
 def write_blob(blob: Blob, file: BinaryIO) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backends.c.emit import lanes
-from backends.c.support import remembering
+from backends.c.support import carries, remembering
 from compiler.pipeline import PASSES, Pipeline, load_passes
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _REGISTERS = {4: 16, 8: 16, 16: 32}
 def pipeline(backend: CBackend) -> Pipeline:
     """canonicalize and fold first, then what the target needs, then kernels, then memory."""
     load_passes()
-    legalize = PASSES["legalize"].with_options(accepts=remembering())
+    legalize = PASSES["legalize"].with_options(accepts=remembering(), carries=carries)
     identities = PASSES["canonicalize"].with_options(composites=False)
     tidy = ["fold", identities, "cse", "dce"]
     kinds = ["maps", "sequences", "strings"]

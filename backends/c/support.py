@@ -8,7 +8,7 @@ from backends.c.kernels import unsupported
 from backends.c.scalars import is_supported
 from compiler.passes.lower import kernel_of
 from ir.graph import Node
-from ir.types import TensorType
+from ir.types import TensorType, Type
 
 _CONTROL = {"if_", "loop", "told"}
 
@@ -32,6 +32,13 @@ def accepts(node: Node) -> bool | str:
     if not type(node.op).has("element") and not type(node.op).has("kernel"):
         return f"{node.op.name} has no form in C: only the interpreter runs it"
     return _kernel_reason(node) or True
+
+
+def carries(type_: Type) -> bool | str:
+    """True, or why an input or output of the model cannot have this type. Strings are cells of bytes by then."""
+    if isinstance(type_, TensorType) and not is_supported(type_.dtype):
+        return f"generated C has no type {type_.dtype}"
+    return True
 
 
 def remembering() -> Callable[[Node], bool | str]:

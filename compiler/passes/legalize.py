@@ -14,6 +14,7 @@ from ir.dims import bounded
 from ir.graph import Graph, Node
 from ir.op import OpError
 from ir.rewrite import map_nested
+from ir.types import Type
 from ir.verify import types_agree
 
 
@@ -22,11 +23,29 @@ def is_primitive(node: Node) -> bool | str:
     return True if not type(node.op).has("expand") else f"{node.op.name} is made of other ops"
 
 
+def is_any_type(_: Type) -> bool | str:
+    """What `legalize` takes for inputs and outputs when no backend is asked: values of every type."""
+    return True
+
+
 @graph_pass
-def legalize(graph: Graph, *, accepts: Callable[[Node], bool | str] = is_primitive) -> None:
-    """Expands ops until `accepts` gives True for each. Raises Problems with the reasons for those it cannot expand."""
+def legalize(
+    graph: Graph,
+    *,
+    accepts: Callable[[Node], bool | str] = is_primitive,
+    carries: Callable[[Type], bool | str] = is_any_type,
+) -> None:
+    """Expands ops until `accepts` gives True for each, and asks `carries` of the types of inputs and outputs.
+
+    Raises Problems with the reasons for what is refused.
+    """
     refused: list[CompileError] = []
     _legalize(graph, accepts, refused)
+    ports = [*((v.name, v) for v in graph.inputs), *zip(graph.output_names, graph.outputs)]
+    for name, value in ports if not refused else ():
+        verdict = carries(value.type)
+        if verdict is not True:
+            refused.append(UnsupportedError("E0410", f"'{name}' is {value.type}; {verdict}"))
     if refused:
         raise Problems(refused)
 

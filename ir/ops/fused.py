@@ -44,7 +44,7 @@ def tensor_of(value: Value, operands: list[Tensor | None]) -> Tensor:
     type_: TensorType = value.tensor
     if value.blob is not None:
         literal = literal_of(value)
-        return Tensor(type_, lambda index, outside: literal)
+        return computed_tensor(type_, lambda index: literal)
     return computed_tensor(type_, lambda index: op_.element(index, *operands))
 
 

@@ -158,7 +158,11 @@ class GatherND(Op):
         batch, depth = self.batch_dims, indices.shape[-1]
         own = np.indices(indices.shape[:-1], sparse=True)[:batch]
         named = [indices[..., j].astype(np.int64) for j in range(depth)]
-        return x[(*own, *named)] if batch + depth else np.broadcast_to(x, (*indices.shape[:-1], *x.shape))
+        return (
+            np.asarray(x[(*own, *named)], x.dtype)
+            if batch + depth
+            else np.broadcast_to(x, (*indices.shape[:-1], *x.shape))
+        )
 
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
         batch, rows, depth = self.batch_dims, indices.rank - 1, _depth("gather_nd", indices.type)

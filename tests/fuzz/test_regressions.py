@@ -67,6 +67,11 @@ def nothing_beside_something(b: Builder, x: Value) -> Value:
     return b.reshape(b.slice(y, starts=(0, 1), shape=(3, 0), steps=(1, 1)), shape=(0,))
 
 
+def padding_around_a_literal(b: Builder, x: Value) -> Value:
+    """A constant of one element was read outside of itself, too."""
+    return b.add(x, b.pad(b.const(np.array([2.5], np.float32)), before=(1,), after=(1,), value=1.0))
+
+
 CASES: list[tuple[Callable[..., Value], tuple[str, ...]]] = [
     (depthwise_with_columns_left_over, ("f32[1,6,5,7]",)),
     (depthwise_over_one_element, ("f32[2,4,2]",)),
@@ -75,6 +80,7 @@ CASES: list[tuple[Callable[..., Value], tuple[str, ...]]] = [
     (nothing_beside_something, ("f32[2,3]",)),
     (padding_around_nothing, ("f32[2,3]",)),
     (convolution_of_no_images, ("f32[0,4,4,5]",)),
+    (padding_around_a_literal, ("f32[2,3]",)),
 ]
 
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compiler.errors import UnsupportedError
-from tests.ops.single_node import agrees, run
+from compiler.errors import CompileError, UnsupportedError
+from tests.ops.single_node import agrees, node_model, run
 
 ML = "ai.onnx.ml"
 
@@ -168,3 +168,23 @@ def test_numbers_of_6_bits(dtype: type) -> None:
     assert (y.dtype, y.tolist()) == (x.dtype, x.tolist())
     code = onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
     assert run("Cast", [x.astype(np.float32)], opset=28, to=code)[0].tolist() == x.tolist()
+
+
+def test_complex_numbers_are_refused_for_c_where_no_op_touches_them(tmp_path) -> None:
+    """They reached the emitter, which has no word for them."""
+    from compiler.driver import compile
+
+    for op in ("Identity", "Shape"):
+        model = node_model(op, [np.zeros(2, np.complex64)])
+        with pytest.raises(CompileError, match="generated C has no type c64"):
+            compile(model, "c", out=tmp_path / op)
+
+
+def test_a_number_of_4_bits_goes_into_c(tmp_path) -> None:
+    """One of rank 0 became a NumPy scalar, which has no address."""
+    from compiler.driver import compile
+
+    x = np.array(1.5, ml_dtypes.float4_e2m1fn)
+    artifact = compile(node_model("Reshape", [x, np.array([1])], opset=23, constants=(1,)), "c", out=tmp_path / "m")
+    (y,) = artifact.load(opt="-O0").run({"x0": x}).values()
+    assert y.tolist() == [1.5]

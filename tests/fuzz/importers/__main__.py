@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import collections
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+from tests.fuzz.importers.compiled import check_compiled, drawn
 from tests.fuzz.importers.judge import FAILURES, Verdict, cause
-from tests.fuzz.importers.run import run_cases, specimens
+from tests.fuzz.importers.run import make, run_cases, specimens
 
 
 def main() -> int:
@@ -16,7 +19,11 @@ def main() -> int:
     args = _arguments()
     start = time.monotonic()
     chosen = specimens(args.cases, args.seed, args.op, args.case)
-    verdicts = run_cases(chosen, args.jobs)
+    if args.device == "CPU":
+        with tempfile.TemporaryDirectory() as folder:
+            verdicts = check_compiled(drawn(chosen[:: args.one_in], make), Path(folder))
+    else:
+        verdicts = run_cases(chosen, args.jobs)
     _print_failures(verdicts, args.show)
     _print_counts(verdicts)
     kinds = collections.Counter(v.kind for v in verdicts)
@@ -52,6 +59,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--op", action="append", help="only cases of this operator (may be repeated)")
     parser.add_argument("--case", help="only this case, as Conv-11/0.17 names it")
+    parser.add_argument("--device", choices=("REFERENCE", "CPU"), default="REFERENCE", help="CPU: a share of them as C")
+    parser.add_argument("--one-in", type=int, default=20, help="of how many cases one is compiled")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--show", type=int, default=2, help="failures shown of each kind")
     return parser.parse_args()
