@@ -55,8 +55,9 @@ class Blob(ABC):
         """Identity: blobs of equal key hold equal bytes. The same in every run, but it may name a file of this machine,
         so it belongs in comparisons and never in an artefact."""
 
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes that `write_blob` writes, in pieces of about 1 MiB."""
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The bytes that `write_blob` writes, in pieces of about 1 MiB. A piece may change when the second after it is
+        asked for."""
         array = self.array()
         # `flat` copies one slice at a time, where reshape would copy a strided or broadcast array whole.
         flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
@@ -89,7 +90,7 @@ class ArrayBlob(Blob):
             self._key = f"array:{self.dtype}:{self.shape}:{digest.hexdigest()}"
         return self._key
 
-    def _digestible(self) -> Iterator[bytes]:
+    def _digestible(self) -> Iterator[bytes | memoryview]:
         if self.dtype is not string:
             yield from self.chunks()
             return

@@ -48,14 +48,14 @@ def layout(program: Program) -> Image:
 class _Sink:
     """Passes bytes on to a function, counting them; `worker` hashes one piece while the next is made and written."""
 
-    def __init__(self, put: Callable[[bytes], object], worker: ThreadPoolExecutor) -> None:
+    def __init__(self, put: Callable[[bytes | memoryview], object], worker: ThreadPoolExecutor) -> None:
         self._put = put
         self._worker = worker
         self._hashed: Future[None] | None = None
         self._digest = hashlib.sha256()
         self.count = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self._wait()
         self._hashed = self._worker.submit(self._digest.update, data)
         self._put(data)
@@ -72,7 +72,7 @@ class _Sink:
             self._hashed.result()
 
 
-def _stream(image: Image, put: Callable[[bytes], object]) -> str:
+def _stream(image: Image, put: Callable[[bytes | memoryview], object]) -> str:
     """Passes the image on piece by piece; returns its SHA-256."""
     with ThreadPoolExecutor(1) as worker:
         sink = _Sink(put, worker)
@@ -98,7 +98,7 @@ def write_source(image: Image, path: Path, symbol: str) -> str:
         file.write("/* Little-endian words: the bytes of the weights in order. */\n")
         file.write(f"_Alignas({ALIGNMENT}) const uint64_t {symbol}[{max(1, image.bytes // 8)}] = {{\n")
 
-        def put(data: bytes) -> None:
+        def put(data: bytes | memoryview) -> None:
             pending.write(data)
             whole = pending.tell() // 64 * 64
             view = pending.getvalue()

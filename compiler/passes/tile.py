@@ -8,20 +8,17 @@ which instruction does it is not known here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from compiler.passes.simplify import simplify
 from compiler.pipeline import program_pass
 from ir import types as t
-from ir.blob import Blob, DeferredBlob
 from ir.dims import Atom, Dim, FloorDiv, Size, bounded, ceil_div, decide_le, minimum, names, symbol, terms
 from ir.element import Names
 from ir.expr import Apply, Expr, Index, Load, apply, walk
 from ir.kernel import Assign, For, Kernel, Let, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
+from ir.panels import PanelBlob
 from ir.program import Call, Program, ProgramBuffer, map_calls, touched
 from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var, unflatten
 from ir.types import TensorType
@@ -98,24 +95,9 @@ def _packed(
         others = sum(other == name for other, _ in done)
         made = f"{made}.{others}" if made in program.buffers else made
         regrouped = tuple(int(size) for size in type_.shape[1:-1])
-        program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=panels(buffer.blob, regrouped, factor))
+        program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=PanelBlob(buffer.blob, regrouped, factor))
         done[key] = made
     return done[key]
-
-
-def panels(blob: Blob, rest: tuple[int, ...], factor: int) -> Blob:
-    """`blob`, seen as rest x columns, in panels of `factor` columns, the last one filled up with zeros: panel first,
-    then `rest`, then the columns of the panel. Made when it is emitted."""
-    columns = blob.elements // max(1, math.prod(rest))
-    count = -(-columns // factor)
-
-    def lay_out(array: np.ndarray) -> np.ndarray:
-        whole = array.reshape(*rest, columns)
-        if columns % factor:
-            whole = np.pad(whole, [(0, 0)] * len(rest) + [(0, count * factor - columns)])
-        return np.ascontiguousarray(np.moveaxis(whole.reshape(*rest, count, factor), -2, 0))
-
-    return DeferredBlob("panels", lay_out, (blob,), blob.dtype, (count, *rest, factor), params=(rest, factor))
 
 
 def _drop_unused_weights(program: Program) -> None:

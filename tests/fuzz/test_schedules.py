@@ -15,7 +15,6 @@ import ir.ops  # noqa: F401 - registers the ops
 from backends.reference.kernel import run_kernel
 from compiler.passes.lower import kernel_of
 from compiler.passes.simplify import simplify
-from compiler.passes.tile import panels
 from ir.blob import ArrayBlob
 from ir.build import graph_of
 from ir.dims import decide_le, evaluate
@@ -23,6 +22,7 @@ from ir.expr import Expr
 from ir.kernel import For, Kernel, Mark, Variable, walk_stmts
 from ir.kernel_verify import kernel_problems
 from ir.op import OPS, parse_type
+from ir.panels import PanelBlob
 from ir.schedule import ScheduleError, mark, pack, reorder, split, stage, unflatten
 
 _SEEDS = 150
@@ -120,7 +120,8 @@ class Scheduling:
         self.apply(f"pack {axis} {factor}", lambda k: pack(k, self.weight, axis, factor))
         if len(self.steps) > before:
             last = np.moveaxis(array, axis, -1)
-            self.buffers[self.weight] = panels(ArrayBlob(np.ascontiguousarray(last)), last.shape[:-1], factor).array()
+            whole = ArrayBlob(np.ascontiguousarray(last))
+            self.buffers[self.weight] = PanelBlob(whole, last.shape[:-1], factor).array()
 
     def unflatten(self) -> None:
         buffer, array = self.kernel.buffer(self.weight), self.buffers[self.weight]

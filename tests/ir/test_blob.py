@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from ir import panels
 from ir.blob import (
     ArrayBlob,
     Blob,
@@ -293,3 +296,21 @@ def test_blobs_need_only_numpy() -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("rest", "columns", "factor"), [((5,), 12, 4), ((3, 2), 7, 4), ((1,), 3, 8), ((4,), 0, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, ml_dtypes.int4])
+def test_panels_are_written_as_they_are_laid_out(
+    rest: tuple[int, ...], columns: int, factor: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panels, "CHUNK", 64)  # several turns of the two buffers
+    whole = np.random.default_rng(0).integers(-8, 8, (*rest, columns)).astype(dtype)
+    blob = panels.PanelBlob(ArrayBlob(whole), rest, factor)
+    made = blob.array()
+    for panel in range(blob.shape[0]):
+        part = whole[..., panel * factor : (panel + 1) * factor]
+        assert np.array_equal(made[panel][..., : part.shape[-1]], part)
+        assert not made[panel][..., part.shape[-1] :].astype(np.float32).any()
+    file = io.BytesIO()
+    assert write_blob(blob, file) == blob.nbytes
+    assert file.getvalue() == stored(made).tobytes()
