@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,11 @@ class FillPieces(_Splitting):
 @functools.cache
 def case_pairs(upper: bool) -> tuple[np.ndarray, np.ndarray]:
     """Code points from 128 on that are another one in upper (or lower) case, ascending, and these others, as i32."""
-    letters = (chr(code) for code in range(128, 0x110000) if not 0xD800 <= code < 0xE000)
+    return pairs_among((chr(code) for code in range(128, 0x110000) if not 0xD800 <= code < 0xE000), upper)
+
+
+def pairs_among(letters: Iterable[str], upper: bool) -> tuple[np.ndarray, np.ndarray]:
+    """`case_pairs` of some letters only, which are given in ascending order."""
     pairs = [(ord(letter), ord(other)) for letter in letters if (other := simple_case(letter, upper)) != letter]
     return np.array([a for a, _ in pairs], np.int32), np.array([b for _, b in pairs], np.int32)
 
@@ -189,6 +193,9 @@ def simple_case(letter: str, upper: bool) -> str:
     return next(form for form in forms if len(form) == 1)
 
 
+_WORDS = ("aB1", "ÀÉß ı", "Ⱥɐ\u2c65", "ДЖǅ𐐀", "", "İK")
+
+
 @op
 class CaseCells(Op):
     """The strings x[n] in lower case, or in upper case where `upper`, letter by letter, cells u8[n,W+W//2].
@@ -198,9 +205,9 @@ class CaseCells(Op):
 
     upper: bool = False
     examples = [
-        case(example_cells("aB1", "ÀÉß ı", "Ⱥɐ\u2c65", "ДЖǅ𐐀", "", "İK"), *case_pairs(upper), upper=upper)
+        case(example_cells(*_WORDS), *pairs_among(sorted({*"".join(_WORDS)} - {*"aB1 K"}), upper), upper=upper)
         for upper in (False, True)
-    ] + [case(np.array([[0xC3, 0x41], [0xE2, 0], [0x80, 0xC3]], np.uint8), *case_pairs(False))]
+    ] + [case(np.array([[0xC3, 0x41], [0xE2, 0], [0x80, 0xC3]], np.uint8), *pairs_among("àé", True))]
 
     def infer(self, x: TensorType, letters: TensorType, others: TensorType) -> TensorType:
         require_cells("case_cells", x)
