@@ -10,18 +10,20 @@ import collections
 import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.importers.compiled import check_compiled, drawn
 from tests.fuzz.importers.draft import PLANS, Undrawable, draw_from
 from tests.fuzz.importers.judge import Verdict, difference, judge
 from tests.fuzz.importers.run import make, run_cases, specimens
 from tests.fuzz.importers.schemas import UNDRAWN, versions
 
 pytest.importorskip("onnxruntime")
-_SAMPLE = 900
+_SAMPLE = 700
 _WRONG = ("differ", "exception")
 
 
@@ -41,6 +43,23 @@ def test_a_sample_agrees() -> None:
 def test_many_agree() -> None:
     count, seed = int(os.environ.get("FUZZ_CASES", "20000")), int(os.environ.get("FUZZ_SEED", "1"))
     _assert_right(run_cases(specimens(count, seed), jobs=2))
+
+
+def _assert_compiled(count: int, seed: int, folder: Path) -> None:
+    verdicts = check_compiled(drawn(specimens(count, seed), make), folder)
+    wrong = [v for v in verdicts if v.kind in _WRONG]
+    assert not wrong, "\n".join(f"{v.reproducer}\n    {v.kind} as C: {v.detail}" for v in wrong[:20])
+    assert sum(v.kind == "agree" for v in verdicts) > 0.9 * len(verdicts)
+
+
+def test_a_sample_means_the_same_as_c(tmp_path: Path) -> None:
+    _assert_compiled(60, 0, tmp_path)
+
+
+@pytest.mark.sweep
+def test_one_in_twenty_means_the_same_as_c(tmp_path: Path) -> None:
+    count, seed = int(os.environ.get("FUZZ_CASES", "20000")), int(os.environ.get("FUZZ_SEED", "1"))
+    _assert_compiled(count // 20, seed, tmp_path)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

@@ -139,10 +139,10 @@ def LpNormalization(b: Any, x: Any, *, axis: int = -1, p: int = 2) -> Any:
 
 @onnx_op("MeanVarianceNormalization", since=1)
 def MeanVarianceNormalization(b: Any, x: Any, *, axes: tuple[int, ...] = (0, 2, 3)) -> Any:
-    mean = b.reduce_mean(x, axes=axes, keepdims=True)
-    deviation = x - mean
+    a = widen(b, x)
+    deviation = a - b.reduce_mean(a, axes=axes, keepdims=True)
     variance = b.reduce_mean(deviation * deviation, axes=axes, keepdims=True)
-    return deviation / (b.sqrt(variance) + 1e-9)
+    return convert(b, deviation / (b.sqrt(variance) + 1e-9), x)
 
 
 @onnx_op("LRN", since=1)
