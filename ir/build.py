@@ -6,6 +6,7 @@ On a graph it inserts nodes, inferring their types and folding what is known; `A
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from ir import types as t
 from ir.blob import ArrayBlob, Blob
 from ir.demand import is_implied, told_late
-from ir.dims import Dim, Size, Undecided, bounded, names, symbol_of
+from ir.dims import Dim, Size, Undecided, bounded, names, symbol, symbol_of
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions
 from ir.types import DType, TensorType, Type, dtype_of
@@ -67,7 +68,10 @@ class Builder:
         for a, b in demanded:
             self.assume_equal(a, b)
         for size, limit in defined:
-            self.define(size, limit)
+            if isinstance(size, tuple):
+                self.define_shape(size, limit)
+            else:
+                self.define(size, limit)
         return node.outputs[0] if len(node.outputs) == 1 else tuple(node.outputs)
 
     def splice(self, graph: Graph, arguments: Sequence[Value]) -> list[Value]:
@@ -143,6 +147,13 @@ class Builder:
         if name is not None and self.graph.limits.get(name) is None:
             _, greatest = self.graph.bounds.get(name, (0, None))
             self.graph.limits[name] = limit if greatest is None else greatest
+
+    def define_shape(self, shape: tuple[Size, ...], limit: Size | None) -> None:
+        """Records that the product of any sizes of a shape that only a run tells is at most `limit`."""
+        told = [name for name in dict.fromkeys(map(symbol_of, shape)) if name in self.graph.limits]
+        for name in told:
+            self.define(symbol(name), limit)
+        self.define(math.prod(map(symbol, told), start=1), limit)
 
     def assume_equal(self, a: Size, b: Size) -> None:
         """Records that an op demands two sizes to be equal, where others do not imply it; emitted code checks it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -213,7 +212,7 @@ def assumptions() -> Iterator[list[tuple[Size, Size]]]:
         _assumptions.reset(token)
 
 
-_definitions: ContextVar[list[tuple[Size, Size | None]] | None] = ContextVar("definitions", default=None)
+_definitions: ContextVar[list[tuple[Size | sizes, Size | None]] | None] = ContextVar("definitions", default=None)
 
 
 def define(size: Size, limit: Size | None) -> None:
@@ -224,17 +223,17 @@ def define(size: Size, limit: Size | None) -> None:
 
 
 def define_shape(shape: sizes, limit: Size) -> None:
-    """For type rules: the sizes of a shape are known only once the op has run, and the product of any of them is then
-    at most `limit`. Where steps bind such sizes, they check that."""
-    for size in shape:
-        define(size, limit)
-    define(math.prod(size for size in shape if not isinstance(size, int)), limit)
+    """For type rules: the sizes of a shape, as far as only a run tells them, are known once the op has run, and the
+    product of any of them is then at most `limit`. Where steps bind such sizes, they check that."""
+    found = _definitions.get()
+    if found is not None:
+        found.append((shape, limit))
 
 
 @contextmanager
-def definitions() -> Iterator[list[tuple[Size, Size | None]]]:
-    """Collects what `define` records."""
-    found: list[tuple[Size, Size | None]] = []
+def definitions() -> Iterator[list[tuple[Size | sizes, Size | None]]]:
+    """Collects what `define` and `define_shape` record: the latter as a tuple of sizes."""
+    found: list[tuple[Size | sizes, Size | None]] = []
     token = _definitions.set(found)
     try:
         yield found

@@ -221,6 +221,9 @@ class _GraphReader:
             op_: Op = OPS["const"](blob=self.constant(tree, parts.get("value"), only))  # type: ignore[call-arg]
         else:
             op_ = self.op(tree, parts.get("attribute", []))
+            given = {n for v in values.values() if isinstance(v.type, TensorType) for s in v.shape for n in names(s)}
+            told = {name for size in op_.sizes_defined() for name in names(size)} - given if op_.defines else set()
+            self.limits.update(dict.fromkeys(sorted(told - self.limits.keys())))
         operands = [self.operand(part, values) for part in parts.get("operand", [])]
         sources = tuple(json.loads(token) for part in parts.get("loc", []) for token in tokens(part))
         try:

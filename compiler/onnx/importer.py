@@ -24,7 +24,7 @@ from compiler.onnx.needs import inputs_behind
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
 from ir.demand import resolve, told_late
-from ir.dims import Dim, Size, bounded, decide_eq, names
+from ir.dims import Dim, Size, bounded, decide_eq, names, symbol_of
 from ir.element import Names
 from ir.graph import Graph, Node, Value
 from ir.op import OpError, UnknownValue
@@ -68,7 +68,10 @@ class OnnxBuilder(Builder):
         Where nothing in the op bounds the size, it is the one that the model declares, if it does: a run checks that.
         """
         name = self.output_names[output] if self.is_output_used(output) else f"{self.ref.name}.{output}"
-        return self.scope.run_time_size(name, axis, is_bounded)
+        size = self.scope.run_time_size(name, axis, is_bounded)
+        if (own := symbol_of(size)) is not None:
+            self.graph.limits.setdefault(own, None)
+        return size
 
     def run_time_number(self, what: str) -> Size:
         """A size that only a run tells and that is not one of an output's axes: `what` says what it is."""

@@ -17,6 +17,7 @@ from ir.build import Builder
 from ir.dims import Size, maximum, names, symbol
 from ir.graph import Graph, Node, Value
 from ir.op import Op, OpError
+from ir.ops.control import Loop, Scan
 from ir.ops.movement import wider
 from ir.types import TensorType, Type
 
@@ -131,9 +132,23 @@ class _Rewriting:
             self.graph.rename(new, name)
 
     def _control(self, b: Builder, node: Node) -> tuple[Value, ...]:
-        if node.op.name != "if_":
-            raise OpError(f"{node.op.name} of strings has no form without strings: only the interpreter runs it")
-        return self._branches(b, node)
+        if isinstance(node.op, Scan):
+            raise OpError("scan of strings is a loop first")
+        return self._loop(b, node) if isinstance(node.op, Loop) else self._branches(b, node)
+
+    def _loop(self, b: Builder, node: Node) -> tuple[Value, ...]:
+        """A loop of cells: those that it carries have a width that changes from step to step."""
+        op_ = node.op
+        assert isinstance(op_, Loop)
+        body = op_.body.clone()
+        widths: dict[Value, Size] = {}
+        for position, (value, given) in enumerate(zip(body.inputs, node.inputs)):
+            if _is_string(value.type) and given is not None:
+                carried = position < 2 + op_.carried
+                widths[value] = symbol(f"{op_.label}.in.{position - 2}.bytes") if carried else given.shape[-1]
+        _Rewriting(body, self.refused).run(widths)
+        made = b.apply(dataclasses.replace(op_, body=body), *node.inputs)
+        return made if isinstance(made, tuple) else (made,)
 
     def _branches(self, b: Builder, node: Node) -> tuple[Value, ...]:
         """An `if_` of cells: results of both branches are as wide as the wider one."""

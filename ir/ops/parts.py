@@ -7,16 +7,23 @@ read.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size
+from ir.dims import Size, maximum
 from ir.element import KernelBuilder, Output, Tensor, select
 from ir.expr import Expr, Index
 from ir.op import Op, case, define_shape, op, require, sizes
 from ir.ops.indexing import nest
+from ir.ops.movement import wider
 from ir.types import TensorType
+
+
+def _flat_cells(b: Any, x: Any, axes: int) -> Any:
+    """Cells with the axes from number `axes` on as one."""
+    return b.reshape(x, shape=(*x.shape[:axes], math.prod(x.shape[axes:], start=1)))
 
 
 @op
@@ -38,6 +45,9 @@ class Checked(Op):
 
     def element(self, i: tuple[Expr, ...], x: Tensor, flag: Tensor) -> Expr:
         return x.at(*i)
+
+    def on_cells(self, b: Any, x: Any, flag: Any) -> Any:
+        return b.checked(x, flag, holds=self.holds)
 
 
 @op
@@ -62,6 +72,11 @@ class InsertRow(Op):
         before, after = rows.at(place, column, outside=0), rows.at(place - 1, column, outside=0)
         return select(place < at.at(), before, select(place.equals(at.at()), row.at(column), after))
 
+    def on_cells(self, b: Any, rows: Any, row: Any, at: Any) -> Any:
+        width = maximum(rows.shape[-1], row.shape[-1])
+        longer = b.insert_row(_flat_cells(b, wider(b, rows, width), 1), _flat_cells(b, wider(b, row, width), 0), at)
+        return b.reshape(longer, shape=(longer.shape[0], rows.shape[1], width))
+
 
 @op
 class RemoveRow(Op):
@@ -79,6 +94,9 @@ class RemoveRow(Op):
     def element(self, i: tuple[Expr, ...], rows: Tensor, at: Tensor) -> Expr:
         place, column = i
         return select(place < at.at(), rows.at(place, column), rows.at(place + 1, column, outside=0))
+
+    def on_cells(self, b: Any, rows: Any, at: Any) -> Any:
+        return b.reshape(b.remove_row(_flat_cells(b, rows, 1), at), shape=rows.shape)
 
 
 @op
@@ -107,6 +125,10 @@ class RowTensor(Op):
 
     def element(self, i: tuple[Expr, ...], row: Tensor, *counts: Tensor) -> Expr:
         return row.at(_flat(i, self.shape), outside=0)
+
+    def on_cells(self, b: Any, row: Any, *counts: Any) -> Any:
+        width = row.shape[-1]
+        return b.row_tensor(_flat_cells(b, row, 0), *counts, b.dims(width), shape=(*self.shape, width))
 
 
 def _flat(index: tuple[Expr, ...], shape: tuple[Size, ...]) -> Expr:
@@ -151,6 +173,11 @@ class PieceRows(Op):
         index[self.axis] = index[self.axis] + starts.at(piece)
         return select(within, x.at(*index, outside=0), 0)
 
+    def on_cells(self, b: Any, x: Any, starts: Any, sizes: Any) -> Any:
+        width = x.shape[-1]
+        rows = b.piece_rows(x, starts, sizes, axis=self.axis, room=self.room * width)
+        return b.reshape(rows, shape=(rows.shape[0], self.room, width))
+
 
 @op
 class JoinedRows(Op):
@@ -194,6 +221,11 @@ class JoinedRows(Op):
                     row = _flat(p, before) * size + b
                     source = row * Index(t.i64, math.prod(after)) + _flat(q, after)
                     k.store(joined, (*p, place, *q), rows.at(j, source, outside=0))
+
+    def on_cells(self, b: Any, rows: Any, starts: Any, sizes: Any, *counts: Any) -> Any:
+        width = rows.shape[-1]
+        flat, shape = _flat_cells(b, rows, 1), (*self.shape, width)
+        return b.joined_rows(flat, starts, sizes, *counts, b.dims(width), axis=self.axis, shape=shape)
 
 
 __all__ = ["Checked", "InsertRow", "JoinedRows", "PieceRows", "RemoveRow", "RowTensor"]

@@ -52,7 +52,8 @@ def fitted(b: Any, form: Any, type_: Type) -> Any:
 def filled(b: Any, x: Any, size: Size, fill: int = 0) -> Any:
     """x with its last axis filled up to `size`."""
     before, after = (0,) * x.rank, (*(0,) * (x.rank - 1), size - x.shape[-1])
-    return x if x.shape[-1] == size else b.pad(x, b.const(fill, x.dtype), before=before, after=after)
+    value = b.const("" if x.dtype is t.string else fill, x.dtype)
+    return x if x.shape[-1] == size else b.pad(x, value, before=before, after=after)
 
 
 def _room(x: Any) -> Size:
@@ -119,7 +120,8 @@ class SequenceEmpty(Op):
         return []
 
     def on_parts(self, b: Any) -> Items:
-        return Items(b.dims(0), b.full(shape=(0, 0), dtype=t.i64), b.full(shape=(0, 0), dtype=self.dtype))
+        nothing = np.empty((0, 0), self.dtype.numpy)
+        return Items(b.dims(0), b.const(np.empty((0, 0), np.int64)), b.const(nothing, self.dtype))
 
 
 @op
@@ -338,7 +340,7 @@ class SequenceMap(Op):
         with b.nested(body) as c:
             inner = [
                 c.sequence_at(x, step, shape=own.shape) if isinstance(x.type, SequenceType) else x
-                for x, own in zip(outer, self.body.inputs)
+                for x, own in zip(outer[: self.given], self.body.inputs)
             ]
             results = c.splice(self.body, [*inner, *outer[self.given :]])
             longer = [c.sequence_insert(row, x, label=f"{self.label}.made.{i}")

@@ -160,3 +160,27 @@ def test_branches_that_give_sequences_and_optionals(tmp_path: Path) -> None:
                optional("o", sequence("", ["k"]))]  # fmt: skip
     proto = model(nodes, [info("c", [], TensorProto.BOOL), info("x", ["k"])], outputs)
     agree(proto, tmp_path, {"c": np.array(True), "x": f32(3)}, {"c": np.array(False), "x": f32(2)})
+
+
+def test_sequences_of_strings(tmp_path: Path) -> None:
+    text = TensorProto.STRING
+    body = helper.make_graph([helper.make_node("StringConcat", ["a", "x"], ["b"])], "body", [info("a", ["n"], text)],
+                             [info("b", ["n"], text)])  # fmt: skip
+    nodes = [
+        helper.make_node("SequenceInsert", ["s", "x", "i"], ["longer"]),
+        helper.make_node("SequenceAt", ["longer", "i"], ["at"]),
+        helper.make_node("SequenceErase", ["longer", "i"], ["same"]),
+        helper.make_node("ConcatFromSequence", ["longer"], ["joined"], axis=0),
+        helper.make_node("SplitToSequence", ["joined", "two"], ["pairs"], axis=0),
+        helper.make_node("SequenceMap", ["s"], ["mapped"], body=body),
+    ]
+    inputs = [sequence("s", ["n"], text), info("x", ["k"], text), info("i", [], TensorProto.INT64),
+              info("two", [], TensorProto.INT64)]  # fmt: skip
+    outputs = [sequence(name, None, text) for name in ("longer", "same", "pairs", "mapped")]
+    outputs += [info("at", [None], text), info("joined", [None], text)]
+    words = np.array(["", "ab", "öäü", "c" * 9], object)
+    feeds = [
+        {"s": [words[:1], words[1:2]], "x": words[3:], "i": np.array(1), "two": np.array(2)},
+        {"s": [words[2:3]], "x": words[:1], "i": np.array(0), "two": np.array(3)},
+    ]
+    agree(model(nodes, inputs, outputs, opset=20), tmp_path, *feeds)
