@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ir", "compiler", "backends")
-SUFFIXES = {".py", ".lark", ".c", ".h"}
+SUFFIXES = {".py", ".lark", ".c", ".h", ".json"}
 
 
 def main() -> int:

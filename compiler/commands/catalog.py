@@ -17,26 +17,18 @@ def ops(
         str | None, typer.Option("--domain", help="Only operators of this domain (ai.onnx, com.microsoft ...).")
     ] = None,
 ) -> None:
-    """ONNX operators that are imported, with the opset each importer starts at."""
-    from compiler.onnx.registry import all_ops
+    """ONNX operators: opsets of their importers, types, and how many cases of the official suite pass."""
+    from compiler.onnx.coverage import operators
 
-    grouped: dict[tuple[str, str], list[Any]] = {}
-    for entry in all_ops():
-        if domain is None or (entry.domain or "ai.onnx") == domain:
-            grouped.setdefault((entry.domain or "ai.onnx", entry.name), []).append(entry)
-    record = [
-        {
-            "domain": key[0],
-            "name": key[1],
-            "since": [e.since for e in entries],
-            "inputs": list(entries[-1].inputs),
-            "attributes": list(entries[-1].attributes),
-        }
-        for key, entries in grouped.items()
+    found = operators(domain)
+    header = ["domain", "operator", "since opset", "types", "interpreter", "C", "notes"]
+    rows = [
+        [o.domain, o.name, ", ".join(map(str, o.since)), o.types, o.passed("interpreter"), o.passed("c"), o.notes]
+        for o in found
     ]
-    rows = [[r["domain"], r["name"], ", ".join(map(str, r["since"])), ", ".join(r["attributes"])] for r in record]
-    header = ["domain", "operator", "since opset", "attributes"]
-    console.result(lambda: _markdown(header, rows) if console.format == "md" else table(header, rows), record)
+    console.result(
+        lambda: _markdown(header, rows) if console.format == "md" else table(header, rows), [o.to_json() for o in found]
+    )
 
 
 @command()
