@@ -64,13 +64,13 @@ def evaluate_values(
 
 
 def materialise(op: Op, sizes: Mapping[str, int]) -> Op:
-    """`op` with every symbolic size among its attributes evaluated, but for those that it defines itself.
+    """`op` with every symbolic size among its attributes evaluated, but for those that it defines itself, and limits.
 
     Raises KeyError for an unknown symbol.
     """
     changed = {}
     for field in dataclasses.fields(op):  # type: ignore[arg-type]
-        if field.name in op.defines:
+        if field.name in op.defines or field.name in op.limited_by:
             continue
         old = getattr(op, field.name)
         new = _substituted(old, sizes)

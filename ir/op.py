@@ -108,6 +108,8 @@ class Op:
     defines: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold sizes, or tuples of them, which only a run tells. With a `kernel` or an `element`, the last
     operands of the op are as many i64 scalars that hold their values; a composite counts them in its `expand`."""
+    limited_by: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold limits of what the op defines: nothing is computed with them."""
     examples: ClassVar[list[Example]] = []
 
     def infer(self, *args: Any, **kwargs: Any) -> Any:
