@@ -14,12 +14,15 @@ from compiler.pipeline import graph_pass
 from ir import cells
 from ir import types as t
 from ir.build import Builder
-from ir.dims import Size, maximum, names, symbol
+from ir.dims import Size, decide_le, maximum, names, symbol
 from ir.graph import Graph, Node, Value
-from ir.op import Op, OpError
-from ir.ops.control import Loop, Scan
+from ir.op import OpError
+from ir.ops.control import If_, Loop
 from ir.ops.movement import wider
 from ir.types import TensorType, Type
+
+_ATTEMPTS = 3
+"""How often the body of a loop is made again with wider cells for what it carries, to see whether they are enough."""
 
 
 @graph_pass
@@ -89,7 +92,7 @@ class _Rewriting:
         pending = list(self.graph.nodes())[::-1]
         while pending:
             node = pending.pop()
-            touches = any(v is not None and _is_string(v.type) for v in (*node.inputs, *node.outputs))
+            touches = _makes_strings(node) or any(v is not None and _is_string(v.type) for v in node.inputs)
             if touches and type(node.op).has("expand") and not type(node.op).has("on_cells"):
                 pending.extend(reversed(expand(self.graph, node)))
 
@@ -132,28 +135,17 @@ class _Rewriting:
             self.graph.rename(new, name)
 
     def _control(self, b: Builder, node: Node) -> tuple[Value, ...]:
-        if isinstance(node.op, Scan):
-            raise OpError("scan of strings is a loop first")
-        return self._loop(b, node) if isinstance(node.op, Loop) else self._branches(b, node)
+        match node.op:
+            case If_():
+                return self._branches(b, node, node.op)
+            case Loop():
+                return self._steps(b, node, node.op)
+        raise OpError(f"{node.op.name} of strings has no form without strings: only the interpreter runs it")
 
-    def _loop(self, b: Builder, node: Node) -> tuple[Value, ...]:
-        """A loop of cells: those that it carries have a width that changes from step to step."""
-        op_ = node.op
-        assert isinstance(op_, Loop)
-        body = op_.body.clone()
-        widths: dict[Value, Size] = {}
-        for position, (value, given) in enumerate(zip(body.inputs, node.inputs)):
-            if _is_string(value.type) and given is not None:
-                carried = position < 2 + op_.carried
-                widths[value] = symbol(f"{op_.label}.in.{position - 2}.bytes") if carried else given.shape[-1]
-        _Rewriting(body, self.refused).run(widths)
-        made = b.apply(dataclasses.replace(op_, body=body), *node.inputs)
-        return made if isinstance(made, tuple) else (made,)
-
-    def _branches(self, b: Builder, node: Node) -> tuple[Value, ...]:
+    def _branches(self, b: Builder, node: Node, op: If_) -> tuple[Value, ...]:
         """An `if_` of cells: results of both branches are as wide as the wider one."""
-        op, captures = node.op, node.inputs[1:]
-        bodies = [op.then.clone(), op.orelse.clone()]  # type: ignore[attr-defined]
+        captures = node.inputs[1:]
+        bodies = [op.then.clone(), op.orelse.clone()]
         for body in bodies:
             given, captures = captures[: len(body.inputs)], captures[len(body.inputs) :]
             widths = {v: g.shape[-1] for v, g in zip(body.inputs, given) if g is not None and _is_string(v.type)}
@@ -162,14 +154,54 @@ class _Rewriting:
             if _is_string(old.type):
                 results = [body.outputs[position] for body in bodies]
                 width = maximum(results[0].shape[-1], results[1].shape[-1])
-                for body, result in zip(bodies, results):
-                    body.outputs[position] = wider(Builder(body, None, node.sources), result, width)
-        made = b.apply(_with_graphs(op, then=bodies[0], orelse=bodies[1]), *node.inputs)
+                for body in bodies:
+                    _widen_output(body, position, width)
+        made = b.apply(dataclasses.replace(op, then=bodies[0], orelse=bodies[1]), *node.inputs)
+        return made if isinstance(made, tuple) else (made,)
+
+    def _steps(self, b: Builder, node: Node, op: Loop) -> tuple[Value, ...]:
+        """A loop of cells: what is carried is as wide as it gets, or of a width of its own where it keeps growing."""
+        prefix = f"{op.label}.in."
+        operands = list(node.inputs)
+        widths = {i: _width(v) for i, v in enumerate(operands) if i >= 2 and _is_string(op.body.inputs[i].type)}
+        carried = [i for i in widths if i < 2 + op.carried]
+        grows: set[int] = set()
+        attempt = 0
+        while True:
+            body, refused = op.body.clone(), list[CompileError]()
+            _Rewriting(body, refused).run({body.inputs[i]: width for i, width in widths.items()})
+            after = {i: _width(body.outputs[i - 1]) for i in carried if i not in grows}
+            wide = [i for i in after if not decide_le(after[i], widths[i])]
+            if not wide or refused:
+                break
+            attempt += 1
+            for i in wide:
+                if attempt <= _ATTEMPTS and not any(name.startswith(prefix) for name in names(after[i])):
+                    widths[i] = maximum(widths[i], after[i])
+                else:
+                    grows.add(i)
+                    widths[i] = symbol(f"{prefix}{i - 2}.bytes")
+        if refused:
+            self.refused.extend(refused)
+            raise OpError("its body has no form without strings")
+        for i in after:
+            _widen_output(body, i - 1, widths[i])
+            operands[i] = wider(b, operands[i], widths[i])
+        for old, value in zip(op.body.outputs[1 + op.carried :], body.outputs[1 + op.carried :]):
+            if _is_string(old.type) and any(name.startswith(prefix) for name in names(_width(value))):
+                raise OpError("strings that a loop stacks must have one width; these grow from step to step")
+        made = b.apply(dataclasses.replace(op, body=body), *operands)
         return made if isinstance(made, tuple) else (made,)
 
 
-def _with_graphs(op: Op, **graphs: Graph) -> Op:
-    return dataclasses.replace(op, **graphs)  # type: ignore[type-var]
+def _width(value: Value | None) -> Size:
+    assert value is not None
+    return value.shape[-1]
+
+
+def _widen_output(body: Graph, position: int, width: Size) -> None:
+    """Pads an output of a nested graph to `width`."""
+    body.outputs[position] = wider(Builder(body), body.outputs[position], width)
 
 
 __all__ = ["strings"]

@@ -285,3 +285,65 @@ def test_patterns_that_need_too_many_states_are_refused() -> None:
     graph.set_outputs([Builder(graph).regex_full_match(x, pattern="(a|b)*a(a|b){16}")])
     with pytest.raises(Problems, match="needs more than 5000 states"):
         strings.run(graph)
+
+
+LOOP = """<ir_version: 8, opset_import: ["": 20]>
+loop (string[n] x, string[n] tail) => (string[n] y, string[n] longer, string[s,n] steps) {
+  trip = Constant<value_int=3>()
+  one = Constant<value_int=1>()
+  go = Cast<to=9>(one)
+  y, longer, steps = Loop(trip, go, x, tail) <
+    body = step (int64 i, bool cond, string[n] a, string[n] b) => (bool on, string[n] a2, string[n] b2, string[n] e) {
+      on = Identity(cond)
+      w = Constant<value_strings=["ab"]>()
+      replacement = Constant<value_strings=["a longer one"]>()
+      z = Equal(a, w)
+      a2 = Where(z, replacement, a)
+      b2 = StringConcat(b, w)
+      size = Shape(a)
+      wide = Expand(i, size)
+      e = Cast<to=8>(wide)
+    }
+  >
+}"""
+
+
+def test_strings_that_a_loop_carries(tmp_path: Path) -> None:
+    """One that gets wider once, one that grows in every step, and one that is stacked."""
+    proto = onnx.parser.parse_model(LOOP)
+    loaded, graph = compiler.compile(proto, out=tmp_path / "loop", opt="-O1").load(), compiler.load(proto).graph
+    feeds = {"x": array("ab", "c", "ab"), "tail": array("", "x", "yz")}
+    expected = evaluate_graph(graph, [feeds[v.name] for v in graph.inputs])
+    for (name, got), want in zip(loaded.run(feeds).items(), expected, strict=True):
+        assert got.shape == want.shape and got.tolist() == want.tolist(), name
+
+
+SCAN = """<ir_version: 8, opset_import: ["": 20]>
+scan (string[m] start, string[n,m] x) => (string[m] last, string[n,m] seen) {
+  last, seen = Scan<num_scan_inputs=1, body = step (string[m] s, string[m] e) => (string[m] s2, string[m] o) {
+    BODY
+  }>(start, x)
+}"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'none = Constant<value_string="">() z = Equal(e, none) s2 = Where(z, s, e) o = StringConcat(s, e)',
+        "s2 = StringConcat(s, e) o = Identity(e)",
+    ],
+)
+def test_strings_that_a_scan_reads_and_stacks(body: str, tmp_path: Path) -> None:
+    """Its state is one of the strings, or grows by each."""
+    proto = onnx.parser.parse_model(SCAN.replace("BODY", body))
+    loaded, graph = compiler.compile(proto, out=tmp_path / "scan", opt="-O1").load(), compiler.load(proto).graph
+    feeds = {"start": array("a", "bb"), "x": np.array([["", "long"], ["x", ""], ["", ""]], object)}
+    expected = evaluate_graph(graph, [feeds[v.name] for v in graph.inputs])
+    for (name, got), want in zip(loaded.run(feeds).items(), expected, strict=True):
+        assert got.shape == want.shape and got.tolist() == want.tolist(), name
+
+
+def test_strings_that_grow_are_not_stacked() -> None:
+    proto = onnx.parser.parse_model(SCAN.replace("BODY", "s2 = StringConcat(s, e) o = Identity(s2)"))
+    with pytest.raises(CompileError, match="strings that a loop stacks must have one width"):
+        compiler.find_backend("c").pipeline().run(compiler.load(proto))
