@@ -26,13 +26,18 @@ def _flat_cells(b: Any, x: Any, axes: int) -> Any:
     return b.reshape(x, shape=(*x.shape[:axes], math.prod(x.shape[axes:], start=1)))
 
 
+def _blank(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros, or empty strings."""
+    return np.full(shape, "" if dtype.kind == "O" else 0, dtype)
+
+
 @op
 class Checked(Op):
     """x, where the number in `flag` is `holds`; a run in which it is another fails."""
 
     holds: Size = 1
     defines = ("holds",)
-    examples = [case("f32[2]", np.array(1)), case("i64[]", np.array(1))]
+    examples = [case("f32[2]", np.array(1)), case("i64[]", np.array(1)), case("string[2]", np.array(1))]
 
     def infer(self, x: TensorType, flag: TensorType) -> TensorType:
         require(flag.dtype == t.i64 and flag.rank == 0, lambda: f"checked: the flag is {flag}")
@@ -58,6 +63,7 @@ class InsertRow(Op):
         case("f32[3,2]", "f32[2]", np.array(1)),
         case("f32[2,2]", "f32[2]", np.array(2)),
         case("i64[0,3]", "i64[3]", np.array(0)),
+        case("string[2,3]", np.array(["x", "a longer one", ""], object), np.array(1)),
     ]
 
     def infer(self, rows: TensorType, row: TensorType, at: TensorType) -> TensorType:
@@ -82,14 +88,17 @@ class InsertRow(Op):
 class RemoveRow(Op):
     """rows[C,M] without row `at`: those after it move up, and the last one is zeros."""
 
-    examples = [case("f32[3,2]", np.array(1)), case("i64[2,1]", np.array(0)), case("f32[1,2]", np.array(0))]
+    examples = [
+        case("f32[3,2]", np.array(1)), case("i64[2,1]", np.array(0)), case("f32[1,2]", np.array(0)),
+        case("string[3,2]", np.array(1)),
+    ]  # fmt: skip
 
     def infer(self, rows: TensorType, at: TensorType) -> TensorType:
         require(rows.rank == 2, lambda: f"remove_row: {rows}")
         return rows
 
     def reference(self, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
-        return np.concatenate([rows[: int(at)], rows[int(at) + 1 :], np.zeros_like(rows[:1])])
+        return np.concatenate([rows[: int(at)], rows[int(at) + 1 :], _blank((1, rows.shape[1]), rows.dtype)])
 
     def element(self, i: tuple[Expr, ...], rows: Tensor, at: Tensor) -> Expr:
         place, column = i
@@ -109,6 +118,7 @@ class RowTensor(Op):
         case("f32[7]", np.array(2), np.array(3), shape=(2, 3)),
         case("f32[2]", np.array(3), shape=(3,)),
         case("i64[1]", shape=()),
+        case("string[5]", np.array(3), np.array(2), shape=(3, 2)),
     ]
 
     def infer(self, row: TensorType, *counts: TensorType) -> TensorType:
@@ -118,7 +128,7 @@ class RowTensor(Op):
 
     def reference(self, row: np.ndarray, *counts: np.ndarray) -> np.ndarray:
         shape = tuple(int(count) for count in counts)
-        filled = np.zeros(math.prod(shape), row.dtype)
+        filled = _blank((math.prod(shape),), row.dtype)
         kept = min(filled.size, row.size)
         filled[:kept] = row[:kept]
         return filled.reshape(shape)
@@ -148,6 +158,7 @@ class PieceRows(Op):
     examples = [
         case("f32[2,5,3]", np.array([0, 2]), np.array([2, 3]), axis=1, room=18),
         case("f32[4]", np.array([0, 3, 4]), np.array([3, 1, 0]), axis=0, room=4),
+        case("string[2,3]", np.array([0, 2]), np.array([2, 1]), axis=1, room=4),
     ]
 
     def infer(self, x: TensorType, starts: TensorType, sizes: TensorType) -> TensorType:
@@ -155,7 +166,7 @@ class PieceRows(Op):
         return x.with_shape((starts.shape[0], self.room))
 
     def reference(self, x: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        rows = np.zeros((len(starts), int(self.room)), x.dtype)
+        rows = _blank((len(starts), int(self.room)), x.dtype)
         for row, start, size in zip(rows, starts.tolist(), sizes.tolist()):
             piece = np.take(x, range(start, start + size), axis=self.axis)
             row[: piece.size] = piece.reshape(-1)
@@ -190,6 +201,7 @@ class JoinedRows(Op):
     examples = [
         case("f32[2,6]", np.array([0, 2]), np.array([2, 1]), np.array(2), np.array(3), axis=1, shape=(2, 3)),
         case("f32[3,2]", np.array([0, 1, 1]), np.array([1, 0, 2]), np.array(3), axis=0, shape=(3,)),
+        case("string[2,4]", np.array([0, 2]), np.array([2, 1]), np.array(2), np.array(3), axis=1, shape=(2, 3)),
     ]
 
     def infer(self, rows: TensorType, starts: TensorType, sizes: TensorType, *counts: TensorType) -> TensorType:
@@ -198,7 +210,7 @@ class JoinedRows(Op):
         return rows.with_shape(self.shape)
 
     def reference(self, rows: np.ndarray, starts: np.ndarray, sizes: np.ndarray, *counts: np.ndarray) -> np.ndarray:
-        joined = np.zeros([int(count) for count in counts], rows.dtype)
+        joined = _blank(tuple(int(count) for count in counts), rows.dtype)
         for row, start, size in zip(rows, starts.tolist(), sizes.tolist()):
             shape = [size if axis == self.axis else extent for axis, extent in enumerate(joined.shape)]
             place = tuple(slice(start, start + size) if a == self.axis else slice(None) for a in range(joined.ndim))
