@@ -73,6 +73,19 @@ class OnnxBuilder(Builder):
             self.graph.limits.setdefault(own, None)
         return size
 
+    def declared_size(self, axis: int, output: int = 0) -> int | None:
+        """The size of an axis of an output as a number, where the model declares one."""
+        name = self.output_names[output] if self.is_output_used(output) else ""
+        dims = self.scope.declared.get(name, ())
+        is_number = axis < len(dims) and dims[axis].HasField("dim_value")
+        return int(dims[axis].dim_value) if is_number else None
+
+    def remember_teller(self, size: Size, value: Value) -> None:
+        """Notes that a size is the number in `value`: what is refused because of the size asks for that."""
+        name = symbol_of(size)
+        if name is not None:
+            self.scope.importer.tellers[name] = value
+
     def run_time_number(self, what: str) -> Size:
         """A size that only a run tells and that is not one of an output's axes: `what` says what it is."""
         name = self.output_names[0] if self.is_output_used(0) else self.ref.name
@@ -302,11 +315,21 @@ class Scope:
 
     def refusal(self, node: onnx.NodeProto, ref: NodeRef, error: OpError) -> UnsupportedError:
         """Why an importer refuses a node; with the inputs that would have to be known, where only these are missing."""
-        needs = inputs_behind(self, error.value) if isinstance(error, UnknownValue) else ()
+        needs = self.inputs_asked_for(error, node)
         help = f"it follows from input {', '.join(needs)}; `constants` gives inputs a value" if needs else None
         refused = UnsupportedError("E0402", f"{node.op_type}: {error}", node=ref, file=self.importer.file, help=help)
         refused.needs = needs
         return refused
+
+    def inputs_asked_for(self, error: OpError, node: onnx.NodeProto) -> tuple[str, ...]:
+        """The inputs of the model that could lift a refusal: those behind a value that must be known, or behind numbers
+        that are sizes of the node's inputs."""
+        if isinstance(error, UnknownValue):
+            return inputs_behind(self, error.value)
+        values = [self.lookup(name) for name in node.input if name]
+        types = [v.type for v in values if v is not None and isinstance(v.type, TensorType)]
+        told = {name for type_ in types for size in type_.shape for name in names(size)} & self.importer.tellers.keys()
+        return tuple(sorted({n for name in told for n in inputs_behind(self, self.importer.tellers[name])}))
 
     def bind(self, node: onnx.NodeProto, ref: NodeRef, outputs: Sequence[Value | None], last: Node | None) -> None:
         for position, name in enumerate(node.output):
@@ -400,6 +423,7 @@ class Importer:
         self.labels: Counter[str] = Counter()
         self.graph: Graph | None = None
         self.sizes = Names()
+        self.tellers: dict[str, Value] = {}
         self._nodes = 0
 
     def run_time_size(self, hint: str) -> Size:

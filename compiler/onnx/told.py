@@ -61,12 +61,44 @@ def known_numbers(value: Any) -> list[Size | None]:
     return [None] * (size if isinstance(size, int) else 0)
 
 
+def elements_of(b: Any, value: Any, what: str) -> list[Any]:
+    """The numbers of a tensor with one axis: those that are known, and i64 scalars for the others."""
+    count_of(value, what)
+    known, wide = known_numbers(value), numbers(b, value)
+    return [size if size is not None else number(b, wide, n) for n, size in enumerate(known)]
+
+
+def sizes_of(b: Any, value: Any, what: str, first: int = 0, axes: Sequence[int] | None = None) -> tuple[Size, ...]:
+    """The numbers of a tensor as sizes of an output: of `axes`, or of all from axis `first` on. Nothing bounds those
+    that only a run tells."""
+    found: list[Size] = []
+    for n, size in enumerate(elements_of(b, value, what)):
+        axis = first + n if axes is None else axes[n]
+        is_known_size = isinstance(size, (int, Dim))
+        found.append(size if is_known_size else told(b, size, b.run_time_size(axis, is_bounded=False)))
+    return tuple(found)
+
+
+def scalar(b: Any, value: Any) -> Any:
+    """A number, a size or a scalar as an i64 scalar."""
+    return b.dims(value) if isinstance(value, (int, Dim)) else value
+
+
+def choose(b: Any, condition: Any, yes: Any, no: Any) -> Any:
+    """`yes` where the condition holds, else `no`: numbers, sizes or i64 tensors."""
+    return b.where(condition, scalar(b, yes), scalar(b, no))
+
+
 def told(b: Any, value: Any, size: Size, limit: Size | None = None, others: Sequence[Size] = ()) -> Size:
     """`size`, which is from here on the number in the i64 scalar `value`; see the op `told`."""
     if value.content is not None and value.content.reshape(-1).tolist()[0] == size:
         return size
     b.told(value, size=size, limit=limit, others=tuple(others))
+    b.remember_teller(size, value)
     return size
 
 
-__all__ = ["count_of", "is_known", "known_numbers", "number", "numbers", "told", "vector"]
+__all__ = [
+    "choose", "count_of", "elements_of", "is_known", "known_numbers", "number", "numbers", "scalar", "sizes_of", "told",
+    "vector",
+]  # fmt: skip

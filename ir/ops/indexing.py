@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size, decide_eq
+from ir.demand import not_negative
+from ir.dims import Size, decide_eq, decide_le
 from ir.element import KernelBuilder, Output, Tensor, sum_over
 from ir.expr import Expr, Index, cast, const, select
 from ir.kernel import Mark
@@ -402,7 +403,7 @@ class Col2im(Op):
     """
 
     shape: sizes
-    block: ints
+    block: sizes
     stride: ints
     pad: ints
     dilation: ints
@@ -419,21 +420,28 @@ class Col2im(Op):
         return tuple((p - span) // s + 1 for p, span, s in zip(padded, spans, self.stride))
 
     def infer(self, x: TensorType) -> TensorType:
-        spatial, taps = len(self.shape), math.prod(self.block)
+        spatial, taps = len(self.shape), math.prod(self.block, start=1)  # type: ignore[arg-type]
         counts = [len(self.block), len(self.stride), len(self.dilation), len(self.pad) // 2]
         require(counts == [spatial] * 4, "col2im: block, stride, pad and dilation must suit the spatial axes")
         require(x.rank == 3, lambda: f"col2im: {x} must have 3 axes")
         channels = x.shape[1]
-        require(not isinstance(channels, int) or channels % taps == 0, lambda: f"col2im: {x} holds no blocks of {taps}")
+        whole = decide_eq(channels // taps * taps, channels) is not False
+        require(whole, lambda: f"col2im: {x} holds no blocks of {taps}")
+        assume_equal(channels // taps * taps, channels)
+        for places in self.places():
+            require(decide_le(0, places) is not False, lambda: f"col2im: an image of {self.shape} holds no blocks")
+            if decide_le(0, places) is None:
+                assume_equal(*not_negative(places))
         _assume_same("col2im", (x.shape[2],), (math.prod(self.places(), start=1),))  # type: ignore[arg-type]
         return x.with_shape((x.shape[0], channels // taps, *self.shape))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         spatial, places = len(self.shape), [int(p) for p in self.places()]
+        kernel = [int(size) for size in self.block]
         padded = [int(s) + self.pad[a] + self.pad[spatial + a] for a, s in enumerate(self.shape)]
-        image = np.zeros((x.shape[0], x.shape[1] // math.prod(self.block), *padded), x.dtype)
-        blocks = x.reshape(*image.shape[:2], *self.block, *places)
-        for tap in np.ndindex(*self.block):
+        image = np.zeros((x.shape[0], x.shape[1] // math.prod(kernel), *padded), x.dtype)
+        blocks = x.reshape(*image.shape[:2], *kernel, *places)
+        for tap in np.ndindex(*kernel):
             starts = [k * d for k, d in zip(tap, self.dilation)]
             at = tuple(slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(starts, places, self.stride))
             image[(..., *at)] += blocks[(slice(None), slice(None), *tap)]

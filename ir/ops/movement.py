@@ -236,6 +236,9 @@ class Slice(Op):
         require(given == {x.rank}, lambda: f"slice: {x} needs {x.rank} starts, sizes and steps")
         require(0 not in self.steps, "slice: a step is 0")
         for start, count, step, size in zip(self.starts, self.shape, self.steps, x.shape):
+            if size == 0 and decide_le(count, 0) is None:
+                assume_equal(count, 0)
+                continue
             last = start + (count - 1) * step
             fits = all(decide_le(0, p) is not False and decide_le(p, size - 1) is not False for p in (start, last))
             require(fits or decide_le(count, 0) is True,
@@ -407,7 +410,7 @@ def _mirrored(at: Expr, size: Size, before: Size, after: Size) -> Expr:
     if decide_le(before, size - 1) and decide_le(after, size - 1):  # at most one reflection at each end
         lifted = at if before == 0 else greater(at, -at)
         return lifted if after == 0 else lesser(lifted, Index(t.i64, period) - lifted)
-    folded = settle(at % period)
+    folded = settle(at % maximum(period, 1))  # of a single element everything is a mirror image
     return lesser(folded, Index(t.i64, period) - folded)
 
 

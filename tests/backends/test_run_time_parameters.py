@@ -125,3 +125,187 @@ def test_reshape_that_allows_zero(tmp_path: Path) -> None:
     net = Compiled(single("Reshape", {"x": ramp(0, 3, 4), "shape": ints(0, 0)}, rank=2, allowzero=1), tmp_path)
     net.agree({"x": ramp(0, 3, 4), "shape": ints(12, 0)}, {"x": ramp(0, 3, 4), "shape": ints(0, 3)})
     net.refuse({"x": ramp(0, 3, 4), "shape": ints(0, 13)}, {"x": ramp(0, 3, 4), "shape": ints(0, -1)}, status=LIMIT)
+
+
+def test_slice(tmp_path: Path) -> None:
+    x = ramp(5, 6)
+    numbers = {name: ints(0, 0) for name in ("starts", "ends", "axes", "steps")}
+    net = Compiled(single("Slice", {"x": x, **numbers}, rank=2), tmp_path)
+    far = 2**63 - 1
+    chosen = [
+        ((1, 2), (4, 6), (0, 1), (1, 2)), ((4, -1), (0, -far), (0, 1), (-1, -1)), ((-3, 0), (far, -2), (1, -2), (1, 3)),
+        ((3, 5), (3, 2), (0, 1), (1, 1)), ((-far, 9), (far, 12), (0, 1), (far, 1)),
+        ((-100, 5), (3, -7), (1, 0), (2, -2)),
+    ]  # fmt: skip
+    net.agree(*({"x": x, **{name: ints(*row) for name, row in zip(numbers, case)}} for case in chosen))
+    step0, twice, outside = (
+        ((0, 0), (1, 1), (0, 1), (0, 1)),
+        ((0, 0), (1, 1), (1, -1), (1, 1)),
+        ((0,) * 2, (1, 1), (0, 2), (1, 1)),
+    )
+    net.refuse(
+        *({"x": x, **{name: ints(*row) for name, row in zip(numbers, case)}} for case in (step0, twice, outside))
+    )
+
+
+def test_slice_of_axes_that_are_known(tmp_path: Path) -> None:
+    x = ramp(4, 5, 3)
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, -1])
+    proto = single("Slice", {"x": x, "starts": ints(0, 0), "ends": ints(0, 0)}, rank=[4, "k", "m"],
+                   inputs=["x", "starts", "ends", "axes"])  # fmt: skip
+    proto.graph.initializer.append(axes)
+    net = Compiled(proto, tmp_path)
+    assert [type_.name for type_ in net.loaded.graph.nodes("gather")] == []  # the steps are known: no indices are made
+    pairs = [((1, 0), (4, 2)), ((-2, -3), (9, -1)), ((4, 1), (2, 1))]
+    net.agree(*({"x": x, "starts": ints(*start), "ends": ints(*end)} for start, end in pairs))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge", "wrap"])
+def test_pad(mode: str, tmp_path: Path) -> None:
+    x = ramp(3, 4)
+    proto = single("Pad", {"x": x, "pads": ints(0, 0, 0, 0)}, rank=["a", "b"], mode=mode, opset=21)
+    net = Compiled(proto, tmp_path, dims={"a": (0, 12), "b": (0, 12)})
+    chosen = [(1, 2, 0, 1), (0, 0, 0, 0), (2, 1, 1, 3), (2, 3, 2, 0)]
+    modes: Any = {"mode": mode}
+    net.agree(
+        *({"x": x, "pads": ints(*pads)} for pads in chosen),
+        wanted=[[np.pad(x, [(p[0], p[2]), (p[1], p[3])], **modes)] for p in chosen],
+    )
+    cut = [(-1, 2, 1, -2), (2, -3, -1, 1)]
+    wanted = [np.pad(x[1:, :2], [(0, 1), (2, 0)], **modes), np.pad(x[:2, 3:], [(2, 0), (0, 1)], **modes)]
+    net.agree(*({"x": x, "pads": ints(*pads)} for pads in cut), wanted=[[w] for w in wanted])
+    wrong = [(-4, 0, 0, 0), (9, 0, 9, 0), (1 << 62, 0, 1 << 62, 0), (-(1 << 63), 0, 1, 0)]
+    wrong += [] if mode == "constant" else [(-3, 0, 1, 0), (1 << 62, 0, -(1 << 62), 0)]
+    net.refuse(*({"x": x, "pads": ints(*pads)} for pads in wrong))
+
+
+def test_pad_of_axes_that_only_a_run_tells(tmp_path: Path) -> None:
+    x = ramp(3, 4)
+    feeds = {"x": x, "pads": ints(0, 0), "value": np.array(7, np.float32), "axes": ints(0)}
+    net = Compiled(single("Pad", feeds, rank=["a", "b"]), tmp_path, dims={"a": (0, 9), "b": (0, 9)})
+    net.agree(*({**feeds, "pads": ints(*p), "axes": ints(a)} for p, a in (((1, 2), 0), ((2, 0), -1), ((0, 3), 1))))
+    net.refuse({**feeds, "axes": ints(2)})
+
+
+def test_tile(tmp_path: Path) -> None:
+    x = ramp(1, 2, 3)
+    feeds = [{"x": x, "repeats": ints(*counts)} for counts in ((2, 1, 2), (1, 3, 1), (0, 2, 2))]
+    proto = single("Tile", feeds[0], rank=["a", "b", "c"])
+    net = Compiled(proto, tmp_path, dims={"a": (0, 4), "y0_repeats1": (0, 4), "y0_repeats2": (0, 4)})
+    net.agree(*feeds)
+    net.refuse({"x": x, "repeats": ints(1, 5, 1)}, {"x": x, "repeats": ints(1, -1, 1)}, status=LIMIT)
+
+
+def test_split(tmp_path: Path) -> None:
+    x = ramp(2, 7)
+    net = Compiled(single("Split", {"x": x, "split": ints(0, 0, 0)}, rank=2, outputs=3, axis=1), tmp_path)
+    net.agree(*({"x": x, "split": ints(*parts)} for parts in ((1, 2, 4), (7, 0, 0), (0, 3, 4))))
+    wrong = [(1, 2, 3), (-1, 4, 4), (7, 7, -7), (7, 7, 7)]
+    net.refuse(*({"x": x, "split": ints(*parts)} for parts in wrong))
+
+
+def test_expand(tmp_path: Path) -> None:
+    x = ramp(3, 1)
+    feeds = [{"x": x, "shape": ints(*shape)} for shape in ((2, 3, 4), (1, 1, 1), (0, 3, 2))]
+    net = Compiled(single("Expand", feeds[0], rank=["a", "b", "c"]), tmp_path, dims={"a": (0, 3), "c": (0, 5)})
+    net.agree(*feeds)
+    net.refuse({"x": x, "shape": ints(1, 2, 1)}, {"x": x, "shape": ints(1, 3, -1)}, {"x": x, "shape": ints(4, 3, 1)})
+
+
+def test_constant_of_shape(tmp_path: Path) -> None:
+    fill = helper.make_tensor("fill", TensorProto.INT64, [1], [5])
+    proto = single("ConstantOfShape", {"shape": ints(0, 0)}, rank=["a", "b"], value=fill)
+    net = Compiled(proto, tmp_path, dims={"a": (0, 5), "b": (0, 5)})
+    net.agree({"shape": ints(2, 3)}, {"shape": ints(0, 5)})
+    net.refuse({"shape": ints(6, 1)}, {"shape": ints(-1, 1)}, status=LIMIT)
+
+
+def test_one_hot(tmp_path: Path) -> None:
+    feeds = {"indices": ints(1, -1, 3), "depth": np.array(4), "values": ints(2, 9)}
+    net = Compiled(single("OneHot", feeds, rank=[3, "d"]), tmp_path, dims={"d": (0, 6)})
+    net.agree(feeds, {**feeds, "depth": np.array(2)}, {**feeds, "depth": np.array(6)})
+    net.refuse({**feeds, "depth": np.array(-1)}, {**feeds, "depth": np.array(7)}, status=LIMIT)
+
+
+def test_top_k(tmp_path: Path) -> None:
+    x = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], np.float32)
+    proto = single("TopK", {"x": x, "k": ints(0)}, rank=2, outputs=2)
+    proto.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    net = Compiled(proto, tmp_path)
+    order = np.argsort(-x, axis=1, kind="stable")
+    wanted = [[np.take_along_axis(x, order[:, :k], 1), order[:, :k]] for k in (3, 5, 0)]
+    net.agree(*({"x": x, "k": ints(k)} for k in (3, 5, 0)), wanted=wanted)
+    net.refuse({"x": x, "k": ints(6)}, {"x": x, "k": ints(-1)}, status=LIMIT)
+
+
+def test_squeeze_and_unsqueeze(tmp_path: Path) -> None:
+    x = ramp(1, 3, 1)
+    net = Compiled(single("Squeeze", {"x": x, "axes": ints(0)}, rank=2), tmp_path)
+    net.agree({"x": x, "axes": ints(0)}, {"x": x, "axes": ints(-1)})
+    net.refuse(*({"x": x, "axes": ints(a)} for a in (1, 3, -4)), status=LIMIT)
+    net = Compiled(single("Unsqueeze", {"x": ramp(2, 3), "axes": ints(0, 0)}, rank=4), tmp_path / "un")
+    net.agree(*({"x": ramp(2, 3), "axes": ints(*axes)} for axes in ((0, 1), (3, 0), (-1, -3))))
+    net.refuse(*({"x": ramp(2, 3), "axes": ints(*axes)} for axes in ((0, 0), (0, 4), (1, -3))), status=LIMIT)
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMax", "ReduceMean", "ReduceLogSumExp", "ReduceL2", "ReduceProd"])
+def test_reductions(op: str, tmp_path: Path) -> None:
+    x = ramp(2, 3, 4) / 8 - 1
+    net = Compiled(single(op, {"x": x, "axes": ints(0, 0)}, rank=3), tmp_path)
+    net.agree(*({"x": x, "axes": ints(*axes)} for axes in ((0, 1), (2, 0), (-1, -2))))
+    net.refuse(*({"x": x, "axes": ints(*axes)} for axes in ((0, 0), (0, 3), (1, -2))), status=LIMIT)
+
+
+def test_a_reduction_that_drops_axes_and_one_of_any_number_of_them(tmp_path: Path) -> None:
+    x = ramp(2, 3, 4)
+    net = Compiled(single("ReduceSum", {"x": x, "axes": ints(0)}, rank=2, keepdims=0), tmp_path)
+    net.agree(*({"x": x, "axes": ints(a)} for a in (0, 1, -1)))
+    net.refuse({"x": x, "axes": ints(3)}, status=LIMIT)
+    for noop, wanted in ((0, x.sum(keepdims=True)), (1, x)):
+        proto = single(
+            "ReduceSum", {"x": x, "axes": ints(0)}, rank=3, shapes={"axes": ["m"]}, noop_with_empty_axes=noop
+        )
+        net = Compiled(proto, tmp_path / str(noop))
+        net.agree({"x": x, "axes": ints(1, 2)}, {"x": x, "axes": ints(2)})
+        net.agree({"x": x, "axes": ints()}, wanted=[[wanted]])
+
+
+def test_center_crop_pad(tmp_path: Path) -> None:
+    x = ramp(5, 4)
+    net = Compiled(single("CenterCropPad", {"x": x, "shape": ints(0, 0)}, rank=["a", "b"]), tmp_path,
+                   dims={"a": (0, 8), "b": (0, 8)})  # fmt: skip
+    net.agree(*({"x": x, "shape": ints(*shape)} for shape in ((3, 4), (8, 2), (5, 7), (2, 2))))
+    net.refuse({"x": x, "shape": ints(9, 1)}, status=LIMIT)
+
+
+def test_affine_grid(tmp_path: Path) -> None:
+    theta = np.array([[[1, 0.5, 0], [-0.25, 1, 0.125]]], np.float32)
+    net = Compiled(single("AffineGrid", {"theta": theta, "size": ints(0, 0, 0, 0)}, rank=[1, "h", "w", 2]), tmp_path,
+                   dims={"h": (1, 5), "w": (1, 5)})  # fmt: skip
+    net.agree(*({"theta": theta, "size": ints(1, 3, h, w)} for h, w in ((2, 3), (5, 4), (1, 1))))
+    net.refuse({"theta": theta, "size": ints(1, 3, 6, 1)}, {"theta": theta, "size": ints(1, 3, 1, 0)}, status=LIMIT)
+
+
+def test_col2im(tmp_path: Path) -> None:
+    x = ramp(1, 8, 6)
+    feeds = [
+        {"x": x, "image": ints(*image), "block": ints(*block)}
+        for image, block in (((3, 4), (2, 2)), ((6, 2), (1, 2)), ((3, 9), (1, 8)))
+    ]
+    net = Compiled(single("Col2Im", feeds[0], rank=[1, None, "h", "w"]), tmp_path, dims={"h": (0, 9), "w": (0, 9)})
+    net.agree(*feeds)
+    wrong = [((3, 4), (2, 3)), ((3, 4), (0, 2)), ((1, 1), (3, 4)), ((9, 9), (1, 1))]
+    net.refuse(*({"x": x, "image": ints(*image), "block": ints(*block)} for image, block in wrong))
+
+
+def test_max_unpool(tmp_path: Path) -> None:
+    x, places = np.array([[[[1, 2], [3, 4]]]], np.float32), np.array([[[[5, 7], [13, 15]]]])
+    feeds = [{"x": x, "places": places, "shape": ints(1, 1, *s)} for s in ((4, 4), (5, 5))]
+    proto = single("MaxUnpool", feeds[0], rank=[1, 1, "h", "w"], kernel_shape=[2, 2], strides=[2, 2])
+    net = Compiled(proto, tmp_path, dims={"h": (0, 6), "w": (0, 6)})
+    larger = np.zeros((1, 1, 5, 5), np.float32)
+    same = np.zeros(16, np.float32)
+    same[places.reshape(-1)] = x.reshape(-1)
+    larger[..., :4, :4] = same.reshape(4, 4)
+    net.agree(*feeds, wanted=[[same.reshape(1, 1, 4, 4)], [larger]])
+    net.refuse({**feeds[0], "shape": ints(1, 2, 4, 4)}, {**feeds[0], "shape": ints(1, 1, 4, 7)})

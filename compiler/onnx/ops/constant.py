@@ -9,6 +9,7 @@ import numpy as np
 from compiler.onnx.load import element_type
 from compiler.onnx.ops.shape import reshaped
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import sizes_of
 from ir import types as t
 from ir.blob import FillBlob
 from ir.build import CONTENT_LIMIT
@@ -42,7 +43,7 @@ def Constant(
 
 @onnx_op("ConstantOfShape", since=9)
 def ConstantOfShape(b: Any, shape: Any, *, value: Any = None) -> Any:
-    sizes = b.sizes(shape, "shape")
+    sizes = sizes_of(b, shape, "shape")
     if any(isinstance(size, int) and size < 0 for size in sizes):
         raise OpError(f"`shape` is {list(sizes)}; sizes cannot be negative")
     dtype = t.f32 if value is None else value.dtype

@@ -10,6 +10,7 @@ import numpy as np
 
 from compiler.onnx.ops.quantized import integer_range
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import count_of, numbers, sizes_of
 from ir import types as t
 from ir.build import ArrayBuilder
 from ir.dims import Dim, Size, floor
@@ -295,11 +296,11 @@ def GridSample(
 @onnx_op("AffineGrid", since=20)
 def AffineGrid(b: Any, theta: Any, size: Any, *, align_corners: int = 0) -> Any:
     """theta[n, d, d + 1] applied to the positions of an image [n, c, ...] of `size`: [n, ..., d], last axis first."""
-    shape = b.sizes(size, "size")
-    spatial = shape[2:]
-    rank = len(spatial)
+    rank = count_of(size, "size") - 2
     if rank not in (2, 3):
-        raise OpError(f"`size` gives {len(shape)} sizes; it must give 4 or 5")
+        raise OpError(f"`size` gives {rank + 2} sizes; it must give 4 or 5")
+    whole = numbers(b, size)
+    spatial = sizes_of(b, b.slice(whole, starts=(2,), shape=(rank,), steps=(1,)), "size", first=1)
     columns = []
     for axis in reversed(range(rank)):
         place = b.iota(shape=(*spatial, 1), axis=axis, dtype=theta.dtype)

@@ -11,8 +11,9 @@ import numpy as np
 from compiler.onnx.ops.movement import sliced
 from compiler.onnx.ops.shape import elements, from_front, normal_axis, reshaped
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import choose, elements_of, is_known, number, numbers, sizes_of, told
 from ir import types as t
-from ir.dims import Size, decide_le, minimum
+from ir.dims import Dim, Size, decide_le, minimum
 from ir.op import OpError
 
 
@@ -79,9 +80,18 @@ def TensorScatter(
 
 @onnx_op("OneHot", since=9)
 def OneHot(b: Any, indices: Any, depth: Any, values: Any, *, axis: int = -1) -> Any:
-    classes = b.scalar(depth, "depth")
-    classes = int(classes) if isinstance(classes, float) else classes
-    return b.one_hot(indices, values, axis=normal_axis(axis, indices.rank + 1), depth=classes)
+    along = normal_axis(axis, indices.rank + 1)
+    if is_known(depth):
+        classes = b.scalar(depth, "depth")
+        classes = int(classes) if isinstance(classes, float) else classes
+    else:
+        classes = told(b, number(b, numbers(b, depth)), b.run_time_size(along, is_bounded=False))
+    return b.one_hot(indices, values, axis=along, depth=classes)
+
+
+def _block(b: Any, x: Any, axis: int, size: Any) -> Size:
+    """The size of blocks along an axis, which a run tells: at least 1, and no more than x has rows."""
+    return told(b, choose(b, b.less(size, 1), -1, size), b.run_time_number(f"block{axis}"), x.shape[1])
 
 
 @onnx_op("Col2Im", since=18)
@@ -89,10 +99,14 @@ def Col2Im(
     b: Any, x: Any, image_shape: Any, block_shape: Any, *, dilations: tuple[int, ...] = (), pads: tuple[int, ...] = (),
     strides: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
-    image = b.sizes(image_shape, "image_shape")
+    blocks = [
+        size if isinstance(size, (int, Dim)) else _block(b, x, a, size)
+        for a, size in enumerate(elements_of(b, block_shape, "block_shape"))
+    ]
+    image = sizes_of(b, image_shape, "image_shape", first=2)
     ones = (1,) * len(image)
     return b.col2im(
-        x, shape=image, block=b.sizes(block_shape, "block_shape"), stride=strides or ones, dilation=dilations or ones,
+        x, shape=image, block=tuple(blocks), stride=strides or ones, dilation=dilations or ones,
         pad=pads or (0,) * (2 * len(image)),
     )  # fmt: skip
 
@@ -104,7 +118,12 @@ def TopK_1(b: Any, x: Any, *, k: int, axis: int = -1) -> Any:
 
 @onnx_op("TopK", since=10)
 def TopK(b: Any, x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
-    return b.top_k(x, axis=normal_axis(axis, x.rank), count=b.scalar(k, "k"), largest=bool(largest))
+    along = normal_axis(axis, x.rank)
+    if is_known(k):
+        count = b.scalar(k, "k")
+    else:
+        count = told(b, number(b, numbers(b, k)), b.run_time_size(along), x.shape[along])
+    return b.top_k(x, axis=along, count=count, largest=bool(largest))
 
 
 def _arg(b: Any, name: str, x: Any, axis: int, keepdims: int, last: int) -> Any:
@@ -133,8 +152,8 @@ def _scan(b: Any, name: str, x: Any, axis: Any, exclusive: int, reverse: int) ->
     which = reshaped(b, axis, ())
     result = scan(x, axis=x.rank - 1, **options)
     for along in range(x.rank - 1):
-        for number in (along, along - x.rank):
-            result = b.where(b.equal(which, number), scan(x, axis=along, **options), result)
+        for spelling in (along, along - x.rank):
+            result = b.where(b.equal(which, spelling), scan(x, axis=along, **options), result)
     return result
 
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from compiler.onnx.axes import RunTimeAxes
 from compiler.onnx.ops.shape import demand_equal, from_front, normal_axes, normal_axis, reshaped
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.run_time_movement import (
+    padded_at_run_time,
+    parts_at_run_time,
+    repeats_at_run_time,
+    sliced_at_run_time,
+    spans_by_axis,
+)
+from compiler.onnx.told import choose, count_of, elements_of, is_known, number, sizes_of
 from ir.dims import Dim, Max, Min, Size, ceil_div, maximum, minimum, terms
 from ir.op import OpError
 from ir.types import DTYPES
@@ -90,10 +99,27 @@ def Slice_1(
 
 @onnx_op("Slice", since=10)
 def Slice(b: Any, data: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
+    if not is_known(starts, ends, axes, steps):
+        return _slice_at_run_time(b, data, starts, ends, axes, steps)
     return _slice(
         b, data, b.sizes(starts, "starts"), b.sizes(ends, "ends"),
         None if axes is None else b.sizes(axes, "axes"), () if steps is None else b.sizes(steps, "steps"),
     )  # fmt: skip
+
+
+def _slice_at_run_time(b: Any, data: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
+    """A slice where some numbers are computed at run time: axis by axis, those that are known as ever."""
+    if axes is not None and is_known(axes):
+        normal_axes(b.sizes(axes, "axes"), data.rank)
+    spans, is_valid = spans_by_axis(b, data.rank, starts, ends, axes, steps)
+    if any(a >= data.rank for a in spans):
+        raise OpError(f"`starts` has {len(spans)} numbers; the tensor has {data.rank} axes")
+    for a, span in spans.items():
+        if all(isinstance(bound, (int, Dim)) for bound in (span.start, span.end, span.step)):
+            data = _slice(b, data, [span.start], [span.end], [a], [span.step])
+        else:
+            data = sliced_at_run_time(b, data, a, span, is_valid, b.run_time_size(a))
+    return data
 
 
 @onnx_op("Concat", since=1)
@@ -129,17 +155,22 @@ def _even(b: Any, size: Size, parts: int) -> list[Size]:
     return [part] * parts
 
 
+def _parts(b: Any, x: Any, axis: int, split: Any) -> Sequence[Size]:
+    """The sizes of parts that a tensor gives."""
+    return b.sizes(split, "split") if is_known(split) else parts_at_run_time(b, split, axis, x.shape[axis])
+
+
 @onnx_op("Split", since=1)
 def Split_1(b: Any, x: Any, split_: Any = None, *, axis: int = 0, split: tuple[int, ...] | None = None) -> Any:
     along = normal_axis(axis, x.rank)
-    given = split if split_ is None else b.sizes(split_, "split")
+    given = split if split_ is None else _parts(b, x, along, split_)
     return _split(b, x, along, given or _even(b, x.shape[along], len(b.output_names)))
 
 
 @onnx_op("Split", since=13)
 def Split_13(b: Any, x: Any, split: Any = None, *, axis: int = 0) -> Any:
     along = normal_axis(axis, x.rank)
-    given = _even(b, x.shape[along], len(b.output_names)) if split is None else b.sizes(split, "split")
+    given = _even(b, x.shape[along], len(b.output_names)) if split is None else _parts(b, x, along, split)
     return _split(b, x, along, given)
 
 
@@ -147,7 +178,7 @@ def Split_13(b: Any, x: Any, split: Any = None, *, axis: int = 0) -> Any:
 def Split(b: Any, x: Any, split: Any = None, *, axis: int = 0, num_outputs: int | None = None) -> Any:
     along = normal_axis(axis, x.rank)
     if split is not None:
-        return _split(b, x, along, b.sizes(split, "split"))
+        return _split(b, x, along, _parts(b, x, along, split))
     parts, size = num_outputs or len(b.output_names), x.shape[along]
     part = ceil_div(size, parts)
     if isinstance(size, int):
@@ -199,6 +230,8 @@ def Pad_2(b: Any, data: Any, *, pads: tuple[int, ...], mode: str = "constant", v
 
 @onnx_op("Pad", since=11)
 def Pad(b: Any, data: Any, pads: Any, constant_value: Any = None, axes: Any = None, *, mode: str = "constant") -> Any:
+    if not is_known(pads, axes):
+        return _pad_at_run_time(b, data, pads, constant_value, axes, mode)
     chosen = range(data.rank) if axes is None else normal_axes(b.sizes(axes, "axes"), data.rank)
     before, after = _halves(b.sizes(pads, "pads"), data.rank, chosen)
     if constant_value is None or mode != "constant":
@@ -209,14 +242,28 @@ def Pad(b: Any, data: Any, pads: Any, constant_value: Any = None, axes: Any = No
     return _pad(b, data, before, after, mode, known.reshape(-1)[0].item())
 
 
+def _pad_at_run_time(b: Any, data: Any, pads: Any, fill: Any, axes: Any, mode: str) -> Any:
+    chosen = axes
+    if is_known(axes):
+        chosen = tuple(range(data.rank)) if axes is None else normal_axes(b.sizes(axes, "axes"), data.rank)
+    fill = reshaped(b, fill, ()) if fill is not None and mode == "constant" else None
+    return padded_at_run_time(b, data, pads, chosen, mode, fill)
+
+
 @onnx_op("Tile", since=6)
 def Tile(b: Any, x: Any, repeats: Any) -> Any:
+    if not is_known(repeats):
+        return b.tile(x, repeats=repeats_at_run_time(b, x, elements_of(b, repeats, "repeats")))
     counts = b.sizes(repeats, "repeats")
     return x if all(count == 1 for count in counts) else b.tile(x, repeats=counts)
 
 
 @onnx_op("Tile", since=1)
 def Tile_1(b: Any, x: Any, tiles: Any, axis: Any) -> Any:
+    if not is_known(tiles, axis):
+        chosen = RunTimeAxes(b, axis, x.rank)
+        counts = choose(b, chosen.is_valid, chosen.by_axis(tiles, 1), -1)
+        return b.tile(x, repeats=repeats_at_run_time(b, x, [number(b, counts, a) for a in range(x.rank)]))
     count, along = b.scalar(tiles, "tiles"), normal_axis(int(b.scalar(axis, "axis")), x.rank)
     return b.tile(x, repeats=tuple(int(count) if a == along else 1 for a in range(x.rank)))
 
@@ -256,9 +303,9 @@ def _image(x: Any) -> tuple[Size, ...]:
 @onnx_op("CenterCropPad", since=18)
 def CenterCropPad(b: Any, x: Any, shape: Any, *, axes: tuple[int, ...] | None = None) -> Any:
     chosen = tuple(range(x.rank)) if axes is None else normal_axes(axes, x.rank)
-    target = b.sizes(shape, "shape")
-    if len(target) != len(chosen):
-        raise OpError(f"`shape` has {len(target)} sizes for {len(chosen)} axes")
+    if count_of(shape, "shape") != len(chosen):
+        raise OpError(f"`shape` has {count_of(shape, 'shape')} sizes for {len(chosen)} axes")
+    target = sizes_of(b, shape, "shape", axes=chosen)
     before: list[Size] = [0] * x.rank
     after: list[Size] = [0] * x.rank
     for a, size in zip(chosen, target):

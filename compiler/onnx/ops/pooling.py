@@ -6,6 +6,7 @@ from typing import Any
 
 from compiler.onnx.ops.windows import Window, per_axis, spatial_axes, window
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import sizes_of
 from ir import types as t
 from ir.op import OpError
 
@@ -119,7 +120,7 @@ def MaxUnpool(
         for size, s, k, before, after in zip(spatial, stride, kernel, pad[:rank], pad[rank:])
     ]
     inner = (*x.shape[:2], *sizes)
-    shape = inner if output_shape is None else b.sizes(output_shape, "output_shape")
+    shape = inner if output_shape is None else sizes_of(b, output_shape, "output_shape")
     if len(shape) != x.rank:
         raise OpError(f"`output_shape` gives {len(shape)} sizes for {x.type}")
     return b.max_unpool(x, indices, inner=inner, shape=shape)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from compiler.onnx.axes import with_axes, without_axes
 from compiler.onnx.registry import onnx_op
-from compiler.onnx.told import count_of, is_known, known_numbers, number, numbers, told
+from compiler.onnx.told import choose, count_of, elements_of, is_known, known_numbers, number, numbers, told
 from ir.demand import equal_or_one, may_stretch, not_negative, unequal
-from ir.dims import Size, decide_eq, decide_le, minimum, symbol_of, upper_bound
+from ir.dims import Dim, Size, decide_eq, decide_le, minimum, symbol_of, upper_bound
 from ir.op import OpError
 from ir.ops.run_time_sizes import most_elements
 
@@ -133,7 +134,8 @@ def _reshaped_at_run_time(b: Any, data: Any, shape: Any, keep_zero: bool) -> Any
 
 
 def told_shape(b: Any, data: Any, sizes: Any, known: Sequence[Size | None]) -> tuple[Size, ...]:
-    """The shape that `sizes` tells, which is one that `data` can take; `known` are those of its sizes that are."""
+    """The shape that the i64 tensor `sizes` tells, which is one that `data` can take, or less than 0; `known` are those
+    of its sizes that are."""
     limit = most_elements(data.shape)
     found: list[Size] = []
     for a, size in enumerate(known):
@@ -187,6 +189,9 @@ def Squeeze_1(b: Any, data: Any, *, axes: tuple[int, ...] | None = None) -> Any:
 
 @onnx_op("Squeeze", since=13)
 def Squeeze(b: Any, data: Any, axes: Any = None) -> Any:
+    if axes is not None and not is_known(axes):
+        sizes = without_axes(b, axes, data.shape)
+        return reshaped(b, data, told_shape(b, data, sizes, [None] * sizes.shape[0]))
     return _squeezed(b, data, None if axes is None else b.sizes(axes, "axes"))
 
 
@@ -204,22 +209,28 @@ def Unsqueeze_1(b: Any, data: Any, *, axes: tuple[int, ...]) -> Any:
 
 @onnx_op("Unsqueeze", since=13)
 def Unsqueeze(b: Any, data: Any, axes: Any) -> Any:
+    if not is_known(axes):
+        sizes = with_axes(b, axes, data.shape)
+        return reshaped(b, data, told_shape(b, data, sizes, [None] * sizes.shape[0]))
     return _unsqueezed(b, data, b.sizes(axes, "axes"))
 
 
 @onnx_op("Expand", since=8)
 def Expand(b: Any, data: Any, shape: Any) -> Any:
-    target = b.sizes(shape, "shape")
+    target = elements_of(b, shape, "shape")
     if any(isinstance(size, int) and size < 0 for size in target):
         raise OpError(f"`shape` is {list(target)}; sizes cannot be negative")
     rank = max(data.rank, len(target))
     padded = [(1,) * (rank - len(sizes)) + tuple(sizes) for sizes in (data.shape, target)]
-    wide = tuple(_expanded(b, own, size) for own, size in zip(*padded))
+    wide = tuple(_expanded(b, axis, own, size) for axis, (own, size) in enumerate(zip(*padded)))
     return data if wide == data.shape else b.expand(data, shape=wide)
 
 
-def _expanded(b: Any, own: Size, size: Size) -> Size:
-    """The size that an axis of `own` has when expanded to `size`, where either may be 1. Raises OpError."""
+def _expanded(b: Any, axis: int, own: Size, size: Any) -> Size:
+    """The size that an axis of `own` has when expanded to `size`, a size or a scalar, where either may be 1. Raises
+    OpError."""
+    if not isinstance(size, (int, Dim)):
+        return _expanded_at_run_time(b, axis, own, size)
     if size == 1 or own == size:
         return own
     if own == 1 or may_stretch(own, size):
@@ -231,4 +242,13 @@ def _expanded(b: Any, own: Size, size: Size) -> Size:
     return own
 
 
-__all__ = ["demand_equal", "elements", "from_front", "normal_axes", "normal_axis", "reshaped"]
+def _expanded_at_run_time(b: Any, axis: int, own: Size, size: Any) -> Size:
+    """`_expanded` where only a run tells the size. An axis that is not of size 1 keeps its own."""
+    if own == 1:
+        return told(b, size, b.run_time_size(axis, is_bounded=False))
+    fits = b.or_(b.equal(b.dims(own), 1), b.equal(size, b.dims(own)))
+    wanted = choose(b, b.equal(size, 1), own, choose(b, fits, size, -1))
+    return told(b, wanted, own if b.is_equal(own, 1) is False else b.run_time_size(axis, is_bounded=False))
+
+
+__all__ = ["demand_equal", "elements", "from_front", "normal_axes", "normal_axis", "reshaped", "told_shape"]
