@@ -38,16 +38,18 @@ class Signature:
     def of_manifest(manifest: Mapping[str, Any]) -> Signature:
         """The signature in the manifest of an artifact."""
         return Signature(
-            {port["name"]: port_type(port) for port in manifest["inputs"]},
+            {port["name"]: port_type(port, manifest) for port in manifest["inputs"]},
             {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]},
             [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])],
         )
 
 
-def port_type(port: Mapping[str, Any]) -> TensorType:
+def port_type(port: Mapping[str, Any], manifest: Mapping[str, Any]) -> TensorType:
     """The type of an input or output in a manifest, as callers see it: strings, where it holds them as cells."""
     type_ = TensorType(DTYPES[port["dtype"]], tuple(parse_dim(str(size)) for size in port["shape"]))
-    return TensorType(DTYPES["string"], type_.shape[:-1]) if port.get("strings") else type_
+    kinds = manifest.get("kinds", {})
+    is_text = ["strings"] in [kinds.get(f"{way} {port['name']}") for way in ("input", "output")]
+    return TensorType(DTYPES["string"], type_.shape[:-1]) if is_text else type_
 
 
 def choose_sizes(signature: Signature, given: Mapping[str, int] | None = None) -> dict[str, int]:

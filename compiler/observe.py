@@ -17,7 +17,7 @@ import numpy as np
 
 from compiler.errors import EXIT_INTERNAL, EXIT_MISMATCH, CompileError
 from compiler.pipeline import Pass, Unit
-from ir import cells
+from ir import kinds
 from ir.evaluate import EvaluationError, evaluate_graph
 from ir.graph import Graph, Node
 from ir.program import Program
@@ -238,26 +238,19 @@ class Numerics(Quiet):
 
     def _run(self, unit: Unit) -> Outputs | None:
         if isinstance(unit, Graph):
-            made = evaluate_graph(unit, [self._feed(value.name, unit) for value in unit.inputs])
-            return [self._result(name, each, unit) for name, each in zip(unit.output_names, made)]
+            feeds = kinds.encode(unit.kinds, self.feeds)
+            made = evaluate_graph(unit, [self._feed(value.name, feeds) for value in unit.inputs])
+            results = kinds.decode(unit.kinds, dict(zip(unit.output_names, made)))
+            return [results[name] for name in self._names]
         if self.run_program is None:
             return None
         made = self.run_program(unit, self.feeds)
         return [made[name] for name in unit.output_names]
 
-    def _result(self, name: str, value: Any, graph: Graph) -> Any:
-        """An output as the imported graph gives it: passes make cells of strings, and rows of maps."""
-        if name in graph.maps:
-            from ir.ops.maps import zipped
-
-            return zipped(graph.maps[name], value)
-        return cells.decode(value) if f"output {name}" in graph.strings else value
-
-    def _feed(self, name: str, graph: Graph) -> np.ndarray:
-        if name not in self.feeds:
+    def _feed(self, name: str, feeds: Mapping[str, Any]) -> Any:
+        if name not in feeds:
             raise CompileError("E0208", f"the numeric check needs a value for input '{name}'")
-        feed = self.feeds[name]
-        return cells.encode(feed) if f"input {name}" in graph.strings else feed
+        return feeds[name]
 
 
 def compare(expected: Any, found: Any, rtol: float, atol: float) -> tuple[str, float]:

@@ -149,9 +149,8 @@ class Graph:
     `bounds` narrows symbolic dims to (least, greatest or None). `equal_dims` are pairs of sizes that the graph assumes
     to be equal because an op demands it; emitted code checks them when it is called. `demanded_by` names an ONNX node
     that does, for the error. `limits` are the symbols whose values only a run tells, each with a size that it does not
-    exceed (None: nothing bounds it); nested graphs and clones share it. `strings` are the inputs and outputs
-    ("input x", "output y") that hold strings as cells; `maps` has the keys of outputs that are rows in place of maps;
-    `composites` are those that are tensors of a sequence or an optional, with what `ir.parts` needs to know of it.
+    exceed (None: nothing bounds it); nested graphs and clones share it. `kinds` are what inputs and outputs
+    are to callers where passes have put other tensors in their place (`ir.kinds`).
     """
 
     def __init__(self, name: str = "graph") -> None:
@@ -162,9 +161,7 @@ class Graph:
         self.bounds: dict[str, tuple[int, int | None]] = {}
         self.equal_dims: list[tuple[Size, Size]] = []
         self.demanded_by: dict[tuple[Size, Size], str] = {}
-        self.strings: frozenset[str] = frozenset()
-        self.maps: dict[str, tuple[int | str, ...]] = {}
-        self.composites: dict[str, list[Any]] = {}
+        self.kinds: dict[str, list[Any]] = {}
         self.limits: Limits[Size | None] = Limits()
         self._first: Node | None = None
         self._last: Node | None = None
@@ -317,8 +314,7 @@ class Graph:
         """An independent copy with the same names; nested graphs and blobs are shared (they do not change in place)."""
         copy = Graph(self.name)
         copy.bounds, copy.equal_dims = dict(self.bounds), list(self.equal_dims)
-        copy.demanded_by, copy.limits = dict(self.demanded_by), self.limits
-        copy.strings, copy.maps, copy.composites = self.strings, dict(self.maps), dict(self.composites)
+        copy.demanded_by, copy.limits, copy.kinds = dict(self.demanded_by), self.limits, dict(self.kinds)
         mapped: dict[Value, Value] = {}
         for value in self.inputs:
             mapped[value] = copy.add_input(value.name, value.type)

@@ -154,8 +154,7 @@ class Program:
 
     `bounds` narrows symbolic dims, `equal_dims` must hold when called, for the ONNX nodes in `demanded_by`.
     `limits` are the symbols that steps bind, each with what it is at most in terms of those that callers give, and of
-    those bound just before it. `strings`, `maps` and `composites` are those of `Graph`. `pipeline` is the spec that
-    made the program.
+    those bound just before it. `kinds` are those of `Graph`. `pipeline` is the spec that made the program.
     """
 
     name: str
@@ -169,9 +168,7 @@ class Program:
     bounds: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     equal_dims: list[tuple[Size, Size]] = field(default_factory=list)
     demanded_by: dict[tuple[Size, Size], str] = field(default_factory=dict)
-    strings: frozenset[str] = frozenset()
-    maps: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-    composites: dict[str, list[Any]] = field(default_factory=dict)
+    kinds: dict[str, list[Any]] = field(default_factory=dict)
     limits: Limits[Size] = field(default_factory=lambda: Limits())
     pipeline: str = ""
 

@@ -142,7 +142,7 @@ def _header_types(model: Model, out: Writer) -> None:
             dtype = field.buffer.type.dtype
             what = f"{comment(field.name)}: {dtype}[{comment(shape)}]"
             kind = "input" if field in model.inputs else "output"
-            if f"{kind} {field.name}" in model.program.strings:
+            if model.program.kinds.get(f"{kind} {field.name}") == ["strings"]:
                 what += ", strings: UTF-8, each padded with zero bytes to the size of the last axis"
             out.line(f"{constness}{storage_type(dtype)} *{field.c_name}; /* {what} */")
         for size in model.told:

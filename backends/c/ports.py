@@ -1,7 +1,6 @@
 """Inputs, outputs and dims of an emitted folder as its manifest describes them, and arrays as its C takes them.
 
-A port that holds strings is u8 with the bytes of a cell on its last axis (`ir.cells`); callers give and get arrays of
-str. Needs the manifest, NumPy and symbolic sizes; none of the compiler's graph code, and no compiled code either.
+Needs the manifest, NumPy and symbolic sizes; none of the compiler's graph code, and no compiled code either.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import UsageError
-from ir import cells, parts
+from ir import kinds
 from ir.bind import bind_sizes, check_assumptions
 from ir.blob import stored
 from ir.dims import Size, evaluate, parse_dim
@@ -23,69 +22,38 @@ from ir.types import DTYPES, TensorType
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: its name, its type in C, whether it holds strings, the keys where its rows are maps, and how
-    many elements it has at most."""
+    """A tensor that C takes or gives: its name, its type, and how many elements it has at most."""
 
     name: str
     type: TensorType
-    strings: bool = False
-    keys: tuple[int | str, ...] | None = None
-    room: Size = 0
+    room: Size
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> Port:
         """The port of an entry in a manifest."""
         type_ = TensorType(DTYPES[entry["dtype"]], tuple(parse_dim(str(size)) for size in entry["shape"]))
-        keys = tuple(entry["keys"]) if "keys" in entry else None
-        room = parse_dim(entry["room"]) if "room" in entry else type_.elements
-        return Port(entry["name"], type_, bool(entry.get("strings")), keys, room)
+        return Port(entry["name"], type_, parse_dim(entry["room"]) if "room" in entry else type_.elements)
 
-    def given(self, feeds: Mapping[str, Any]) -> np.ndarray:
-        """The input as C takes it, C-contiguous. Raises UsageError where it is missing or of another type or rank."""
-        if self.name not in feeds:
-            raise UsageError("E0208", f"input '{self.name}' is missing", help=f"it is {self.described}")
-        array = np.asarray(feeds[self.name])
-        if self.strings:
-            return self._cells(array)
+    def given(self, tensors: Mapping[str, Any], described: str) -> np.ndarray:
+        """The input as C takes it, C-contiguous. Raises UsageError where it is missing or of another type or rank than
+        `described`, as callers see it."""
+        if self.name not in tensors:
+            raise UsageError("E0208", f"input '{self.name}' is missing", help=f"it is {described}")
+        array = np.asarray(tensors[self.name])
         if array.dtype != self.type.dtype.numpy:
             raise UsageError("E0209", f"input '{self.name}' is {array.dtype}; the model takes {self.type.dtype.numpy}")
         if array.ndim != self.type.rank:
-            message = f"input '{self.name}' has shape {list(array.shape)}; the model takes {self.described}"
-            raise UsageError("E0209", message)
+            shape = array.shape[:-1] if described.startswith("string") else array.shape
+            raise UsageError("E0209", f"input '{self.name}' has shape {list(shape)}; the model takes {described}")
         return stored(np.ascontiguousarray(array).reshape(array.shape))
-
-    def _cells(self, array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind not in "OUST":
-            raise UsageError("E0209", f"input '{self.name}' is {array.dtype}; the model takes strings")
-        if array.ndim != self.type.rank - 1:
-            message = f"input '{self.name}' has shape {list(array.shape)}; the model takes {self.described}"
-            raise UsageError("E0209", message)
-        width = self.type.shape[-1]
-        try:
-            return cells.encode(array.astype(object), width if isinstance(width, int) else None)
-        except ValueError as error:
-            raise UsageError("E0209", f"input '{self.name}': {error}") from error
-
-    def result(self, array: np.ndarray) -> Any:
-        """The output as callers get it, from what C wrote."""
-        if self.keys is not None:
-            return [dict(zip(self.keys, row, strict=True)) for row in array.tolist()]
-        return cells.decode(array) if self.strings else array
-
-    @property
-    def described(self) -> str:
-        """The type as callers see it."""
-        return str(TensorType(DTYPES["string"], self.type.shape[:-1]) if self.strings else self.type)
 
 
 class Ports:
-    """What a model takes and gives. `told` are the sizes of outputs that only a run tells.
-
-    Sequences and optionals are several tensors each (`ir.parts`); callers give and get lists, and None.
-    """
+    """What a model takes and gives. `told` are the sizes of outputs that only a run tells, `kinds` what inputs and
+    outputs are to callers, where that is not the tensors of C."""
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
-        self._composites: dict[str, list[Any]] = dict(manifest.get("composites", {}))
+        self.kinds: dict[str, list[Any]] = dict(manifest.get("kinds", {}))
         self.inputs = [Port.of(entry) for entry in manifest["inputs"]]
         self.outputs = [Port.of(entry) for entry in manifest["outputs"]]
         self.dims = [dim["name"] for dim in manifest["dims"]]
@@ -96,28 +64,31 @@ class Ports:
 
     def arrays(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         """The inputs in order, as C takes them. Raises UsageError for what does not fit."""
-        feeds = self._with_parts(feeds)
-        arrays = [port.given(feeds) for port in self.inputs]
-        known = [port.name for port in self.inputs]
+        self._check_names(feeds)
+        last = {port.name: port.type.shape[-1] for port in self.inputs if port.type.rank}
+        try:
+            tensors = kinds.encode(self.kinds, feeds, {name: w for name, w in last.items() if isinstance(w, int)})
+        except ValueError as error:
+            raise UsageError("E0209", f"input {error}") from error
+        return [port.given(tensors, self._described(port)) for port in self.inputs]
+
+    def _check_names(self, feeds: Mapping[str, Any]) -> None:
+        """Raises UsageError for an input that is missing, if it is none of C, or that the model does not have."""
+        several = {key.removeprefix("input "): kind for key, kind in self.kinds.items()
+                   if key.startswith("input ") and kind[0] in ("sequence", "optional")}  # fmt: skip
+        for name, kind in several.items():
+            if name not in feeds:
+                raise UsageError("E0208", f"input '{name}' is missing", help=f"it is a value of kind {kind[0]}")
+        inner = {each for name, kind in several.items() for each in kinds.tensor_names(kind, name)}
+        known = [*several, *(port.name for port in self.inputs if port.name not in inner)]
         unknown = sorted(set(feeds) - set(known))
         if unknown:
             raise UsageError("E0208", f"the model has no input '{unknown[0]}'", help=f"its inputs: {', '.join(known)}")
-        return arrays
 
-    def _with_parts(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """The feeds with the tensors of each sequence and optional in its place."""
-        given = dict(feeds)
-        for key, what in self._composites.items():
-            kind, _, name = key.partition(" ")
-            if kind != "input":
-                continue
-            if name not in given:
-                raise UsageError("E0208", f"input '{name}' is missing", help=f"it is of kind {what[0]}")
-            try:
-                given.update(parts.encode(given.pop(name), what, name))
-            except ValueError as error:
-                raise UsageError("E0209", f"input {error}") from error
-        return given
+    def _described(self, port: Port) -> str:
+        """The type of an input as callers see it."""
+        is_text = self.kinds.get(f"input {port.name}") == ["strings"]
+        return str(TensorType(DTYPES["string"], port.type.shape[:-1]) if is_text else port.type)
 
     def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
         """The dims, from the shapes of the inputs. Raises UsageError where they contradict the model."""
@@ -139,14 +110,8 @@ class Ports:
             shape = tuple(evaluate(size, sizes) for size in port.type.shape)
             count = math.prod(shape)
             array = memory if memory.size == count else memory[:count].copy()
-            results[port.name] = port.result(array.reshape(shape))
-        for key, what in self._composites.items():
-            kind, _, name = key.partition(" ")
-            if kind == "output":
-                whole = parts.decode(results, what, name)
-                results = {n: v for n, v in results.items() if n != name and n not in parts.names(what, name)}
-                results[name] = whole
-        return results
+            results[port.name] = array.reshape(shape)
+        return kinds.decode(self.kinds, results)
 
 
 __all__ = ["Port", "Ports"]

@@ -155,9 +155,9 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
         ],
         "equal_dims": [[dim_text(left), dim_text(right)] for left, right in program.equal_dims],
         "equal_dims_nodes": [program.demanded_by.get(pair, "") for pair in program.equal_dims],
-        "inputs": [_tensor(program, field, f"input {field.name}") for field in model.inputs],
-        "outputs": [_tensor(program, field, f"output {field.name}") for field in model.outputs],
-        "composites": program.composites,
+        "inputs": [_tensor(program, field) for field in model.inputs],
+        "outputs": [_tensor(program, field) for field in model.outputs],
+        "kinds": program.kinds,
         "told": [{"name": size.name, "field": size.c_name, "limit": dim_text(size.limit)} for size in model.told],
         "arena_bytes": {"expression": dim_text(total), "bytes": total if isinstance(total, int) else None},
         "weights": {
@@ -173,8 +173,8 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
     }
 
 
-def _tensor(program: Program, field: Any, key: str) -> dict[str, Any]:
-    """A port in the manifest; `key` is what it is called in `Program.strings`."""
+def _tensor(program: Program, field: Any) -> dict[str, Any]:
+    """An input or output in the manifest."""
     type_ = field.buffer.type
     told = {name for size in type_.shape for name in names(size)} & program.limits.keys()
     return {
@@ -182,11 +182,5 @@ def _tensor(program: Program, field: Any, key: str) -> dict[str, Any]:
         "field": field.c_name,
         "dtype": str(type_.dtype),
         "shape": [dim_text(size) for size in type_.shape],
-        **({"strings": True} if key in program.strings else {}),
-        **(
-            {"keys": list(program.maps[field.name])}
-            if key == f"output {field.name}" and field.name in program.maps
-            else {}
-        ),
         **({"room": dim_text(greatest(type_.elements, program.limits))} if told else {}),
     }

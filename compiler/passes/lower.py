@@ -40,8 +40,7 @@ _LETTERS = {1: "i", 2: "i j", 3: "i j k", 4: "n c h w", 5: "n c d h w"}
 def lower(graph: Graph) -> Program:
     """The program of a graph whose ops are all tensors-to-tensors (and `if_` and `loop`), legalised for a backend."""
     program = Program(graph.name, bounds=dict(graph.bounds), equal_dims=list(graph.equal_dims))
-    program.demanded_by = dict(graph.demanded_by)
-    program.strings, program.maps, program.composites = graph.strings, dict(graph.maps), dict(graph.composites)
+    program.demanded_by, program.kinds = dict(graph.demanded_by), dict(graph.kinds)
     _check_tensors(graph)
     with bounded(graph.bounds):
         state = _Lowering(program, limits=_limits_known(graph))

@@ -17,7 +17,7 @@ def maps(graph: Graph) -> None:
             continue
         (rows,) = value.node.inputs
         assert rows is not None
-        graph.maps[name] = getattr(value.node.op, "keys")  # noqa: B009
+        graph.kinds[f"output {name}"] = ["maps", list(getattr(value.node.op, "keys"))]  # noqa: B009
         graph.outputs[position] = rows
     for node in list(graph.nodes("zip_map")):
         if not any(value.is_used() for value in node.outputs):

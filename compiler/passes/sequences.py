@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from compiler.errors import CompileError, Problems
 from compiler.passes.legalize import expand, refusal
 from compiler.pipeline import graph_pass
-from ir import parts
 from ir.build import Builder
 from ir.dims import Size, symbol
 from ir.graph import Graph, Node, Value
+from ir.kinds import kind_of, tensor_names
 from ir.op import OpError
 from ir.ops.control import Loop
 from ir.ops.sequence import fitted
-from ir.parts import Form, Items, Maybe, description, form_of, leaf_types, leaves
+from ir.parts import Form, Items, Maybe, form_of, leaf_types, leaves
 from ir.types import TensorType, Type
 
 
@@ -29,15 +29,15 @@ def sequences(graph: Graph) -> None:
     if not _has_composites(graph):
         return
     refused: list[CompileError] = []
-    composites: dict[str, list[object]] = {}
+    kinds: dict[str, list[object]] = {}
     work = _Rewriting(graph, refused, {})
     try:
         for value in list(graph.inputs):
             if not isinstance(value.type, TensorType):
-                composites[f"input {value.name}"] = description(value.type)
+                kinds[f"input {value.name}"] = kind_of(value.type)
         for name, value in zip(graph.output_names, graph.outputs):
             if not isinstance(value.type, TensorType):
-                composites[f"output {name}"] = description(value.type)
+                kinds[f"output {name}"] = kind_of(value.type)
     except TypeError as error:
         raise Problems([refusal(next(graph.nodes()), str(error))]) from error
     work.inputs([v.name for v in graph.inputs], of_callers=True)
@@ -46,7 +46,7 @@ def sequences(graph: Graph) -> None:
         raise Problems(refused)
     names = list(graph.output_names)
     work.outputs(names)
-    graph.composites = composites
+    graph.kinds.update(kinds)
 
 
 def _is_composite(type_: Type) -> bool:
@@ -104,7 +104,7 @@ class _Rewriting:
         for value, label in zip(self.graph.outputs, labels):
             form = self.forms.get(value, value)
             values += leaves(form)
-            names += parts.names(parts.description(value.type), label) if value in self.forms else [label]
+            names += tensor_names(kind_of(value.type), label) if value in self.forms else [label]
         self.graph.set_outputs(values, names)
         for node in reversed(self.done):
             if node.graph is self.graph and not any(value.is_used() for value in node.outputs):

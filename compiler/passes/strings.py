@@ -36,7 +36,7 @@ def strings(graph: Graph) -> None:
     _Rewriting(graph, refused).run(widths)
     if refused:
         raise Problems(refused)
-    graph.strings = frozenset(holds) | graph.strings
+    graph.kinds.update({port: ["strings"] for port in sorted(holds)})
 
 
 def _is_string(type_: Type) -> bool:

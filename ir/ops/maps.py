@@ -36,12 +36,7 @@ class ZipMap(Op):
         return SequenceType(MapType(key_type(self.keys), TensorType(x.dtype, ())))
 
     def reference(self, x: np.ndarray) -> list[dict[Key, Any]]:
-        return zipped(self.keys, x)
-
-
-def zipped(keys: tuple[Key, ...], rows: np.ndarray) -> list[dict[Key, Any]]:
-    """The maps that `zip_map` makes of rows."""
-    return [dict(zip(keys, row, strict=True)) for row in rows.tolist()]
+        return [dict(zip(self.keys, row, strict=True)) for row in x.tolist()]
 
 
 def _map_of(name: str, type_: Type) -> tuple[DType, DType]:
@@ -113,4 +108,4 @@ class MapLookup(Op):
         return np.array([[plain.get(key, missing) for key in self.vocabulary]], self.dtype.numpy)
 
 
-__all__ = ["Key", "MapLookup", "MapToTensor", "ZipMap", "key_type", "zipped"]
+__all__ = ["Key", "MapLookup", "MapToTensor", "ZipMap", "key_type"]

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import compiler
+from compiler import observe as see
 from compiler.errors import CompileError, UsageError
 from ir.evaluate import evaluate_graph
 from tests.backends.test_run_time_sizes import info, loop, model
@@ -43,7 +44,8 @@ def same(made: Any, wanted: Any) -> None:
 def agree(proto: Any, tmp_path: Path, *feeds: dict[str, Any], **options: Any) -> None:
     """Holds C to the results of the interpreter."""
     loaded = compiler.load(proto, **options)
-    artifact = compiler.compile(loaded, out=tmp_path / "net", march="", opt="-O1")
+    watched = [see.Verify(), see.Numerics(feeds[0])]
+    artifact = compiler.compile(loaded, out=tmp_path / "net", march="", opt="-O1", watch=watched)
     runnable = artifact.load()
     for each in feeds:
         wanted = evaluate_graph(loaded.graph, [each[v.name] for v in loaded.graph.inputs])

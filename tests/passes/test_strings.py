@@ -150,8 +150,8 @@ class TestCompiled:
         assert "fuse" in dict(numerics.worst)
 
     def test_the_manifest_and_the_header_say_what_holds_strings(self, model: compiler.Artifact) -> None:
-        ports = [*model.manifest["inputs"], *model.manifest["outputs"]]
-        assert [p["name"] for p in ports if p.get("strings")] == ["a", "b", "y", "z", "w"]
+        strings = {key for key, kind in model.manifest["kinds"].items() if kind == ["strings"]}
+        assert strings == {"input a", "input b", "output y", "output z", "output w"}
         assert model.manifest["inputs"][0]["shape"] == ["n", "m", "a_bytes"]
         assert model.manifest["outputs"][0]["shape"] == ["n", "m", "a_bytes+b_bytes"]
         assert "a: u8[n,m,a_bytes], strings: UTF-8" in (model.folder / "model.h").read_text()
