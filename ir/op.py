@@ -108,6 +108,8 @@ class Op:
     defines: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold sizes, or tuples of them, which only a run tells. With a `kernel` or an `element`, the last
     operands of the op are as many i64 scalars that hold their values; a composite counts them in its `expand`."""
+    may_refuse: ClassVar[bool] = False
+    """Whether a negative value of a size that the op defines says that generated code does not read such data."""
     limited_by: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold limits of what the op defines: nothing is computed with them."""
     examples: ClassVar[list[Example]] = []

@@ -75,12 +75,14 @@ class Bind:
 
     A symbol of `Program.limits` takes the value, which must be within its limit; any other size must have it. `copies`
     are buffers whose elements go into others, in order, when the new values are found good and not yet in force: the
-    targets are of types in which the new values stand where the old ones stand in those of the sources.
+    targets are of types in which the new values stand where the old ones stand in those of the sources. A negative
+    value where it `may_refuse` says that the program cannot do what it was given.
     """
 
     pairs: tuple[tuple[Size, str | Size], ...]
     copies: tuple[tuple[str, str], ...] = ()
     sources: tuple[str, ...] = ()
+    may_refuse: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ STATUSES = (
     ("ERROR_DIMS", "a dimension is out of its bounds, or dimensions that must agree do not"),
     ("ERROR_INDEX", "an index in the input data lies outside the tensor that it indexes, or a string is no number"),
     ("ERROR_LIMIT", "a size that depends on data is beyond its limit"),
+    ("ERROR_UNSUPPORTED", "an input is of a form that this code does not read"),
 )
 _LOCALS = (
     "io", "dims", "weights", "arena", "arena_bytes", "pool", "base", "data", "context", "needed", "total", "limit",

@@ -16,9 +16,11 @@ import numpy as np
 
 from backends.c.build import build_library
 from backends.c.ports import Ports
-from compiler.errors import CompileError, ModelError, ToolError
+from compiler.errors import CompileError, ModelError, ToolError, UnsupportedError
 
 _ALIGNMENT = 64
+_UNSUPPORTED = 7
+"""The status ERROR_UNSUPPORTED of `interface`, which this module does not import."""
 _POOL_ERRORS = "the thread pool could not start"
 
 
@@ -58,6 +60,8 @@ class CModel:
         pointers = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
         arena = self._arena_of(needed)
         status = self._call(pointers, dims.ctypes.data, self._weights.ctypes.data, arena, needed, self._pool)
+        if status == _UNSUPPORTED:
+            raise UnsupportedError("E0405", self._strerror(status).decode())
         if status != 0:
             raise CompileError("E0502", f"the model returned: {self._strerror(status).decode()}", exit_code=70)
         return self.ports.results(results, {**sizes, **dict(zip(self.ports.told, told.tolist()))})

@@ -70,6 +70,9 @@ class Steps:
         symbols = [symbol_of(size) for size, _ in step.pairs]
         told = [name if name is not None and name in program.limits else None for name in symbols]
         values = [f"*{self._pointer(v)}" if isinstance(v, str) else self.size(v) for _, v in step.pairs]
+        if step.may_refuse:
+            refused = " || ".join(f"{value} < 0" for value in values)
+            self.out.line(f"if ({refused}) return {status(self.model, 'ERROR_UNSUPPORTED')};")
         if len(values) == 1 and not step.copies and told[0] is not None:
             self.out.line(f"{self.size(step.pairs[0][0])} = {values[0]};")
             self._check_limit(told[0], self.size(symbol(told[0])))

@@ -74,6 +74,8 @@ class _Machine:
             int(self.array(value).item()) if isinstance(value, str) else evaluate(value, self.sizes)
             for _, value in step.pairs
         ]
+        if step.may_refuse and min(values) < 0:
+            raise ValueError("an input is of a form that this program does not read")
         told: dict[str, int] = {}
         for (size, _), value in zip(step.pairs, values):
             name = symbol_of(size)

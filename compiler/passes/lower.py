@@ -185,7 +185,7 @@ class _Lowering:
         sizes = node.op.sizes_defined()
         counts = node.inputs[len(node.inputs) - len(sizes) :]
         pairs = tuple((size, self.operand(count)) for size, count in zip(sizes, counts) if count is not None)
-        return [Bind(pairs, sources=node.sources)]
+        return [Bind(pairs, sources=node.sources, may_refuse=node.op.may_refuse)]
 
     def operand(self, value: Value) -> str:
         if value not in self.of:

@@ -1,7 +1,7 @@
 """Encoded images: their size, and their pixels.
 
 The interpreter decodes with Pillow. Generated code has decoders of its own, one for each format (see `ir.ops.images`);
-to those, the formats that they do not know are as damaged streams are: images without pixels.
+images in WebP and JPEG 2000 are refused when they are met. The two may differ in what they make of a damaged stream.
 """
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ from ir.types import TensorType
 FORMATS: list[tuple[Callable[[Canvas], Expr], Any]] = [
     (bmp.is_bmp, bmp), (pnm.is_pnm, pnm), (png.is_png, png), (tiff.is_tiff, tiff), (jpeg.is_jpeg, jpeg),
 ]  # fmt: skip
+
+
+def is_webp(c: Canvas) -> Expr:
+    return c.matches(b"RIFF") & c.matches(b"WEBP", 8)
+
+
+def is_jpeg_2000(c: Canvas) -> Expr:
+    return c.matches(b"\0\0\0\x0cjP  ") | c.matches(b"\xff\x4f\xff\x51")
+
+
 MODES = ("RGB", "BGR", "Grayscale")
 
 
@@ -51,7 +61,10 @@ def _require_bytes(name: str, encoded: TensorType) -> None:
 
 @op
 class ImageSize(Op):
-    """Height and width of the image in a stream of bytes; 0 and 0 where there is none."""
+    """Height and width of the image in a stream of bytes; 0 and 0 where there is none.
+
+    Generated code gives -1 and -1 for images in formats that it does not decode.
+    """
 
     examples = [case(data) for data, _, _ in EXAMPLES]
 
@@ -67,6 +80,9 @@ class ImageSize(Op):
         for axis in range(2):
             k.store(outs[0], (axis,), 0)
         c = Canvas(k, encoded)
+        with k.when(is_webp(c) | is_jpeg_2000(c)):
+            for axis in range(2):
+                k.store(outs[0], (axis,), -1)
         for matches, module in FORMATS:
             with k.when(c.ok & matches(c)):
                 sizes = module.size(c)
@@ -84,6 +100,7 @@ class ImagePixels(Op):
 
     defines = ("height", "width")
     limited_by = ("most_height", "most_width")
+    may_refuse = True
     height: Size
     width: Size
     most_height: Size | None = None

@@ -13,6 +13,8 @@ import onnx.parser
 import pytest
 
 import compiler
+from backends.c.interface import STATUSES
+from compiler.errors import UnsupportedError
 from compiler.onnx_backend import run_model
 from ir.evaluate import EvaluationError
 from ir.ops.image_files import opened
@@ -175,6 +177,16 @@ def test_what_is_no_image_has_no_pixels(decoder: Any) -> None:
 def test_an_image_beyond_the_limits_is_an_error(decoder: Any) -> None:
     with pytest.raises(compiler.CompileError, match="limit"):
         decoder(saved(Image.fromarray(picture(513, 1)), "png"))
+
+
+def test_formats_that_c_does_not_decode_are_refused_and_not_taken_for_damage(decoder: Any) -> None:
+    assert STATUSES[7][0] == "ERROR_UNSUPPORTED"
+    image = Image.fromarray(picture(8, 9))
+    for kind in ("webp", "jpeg2000"):
+        stream = saved(image, kind)
+        assert run_model(onnx.parser.parse_model(MODEL), [stream], "REFERENCE")[0].shape == (8, 9, 3)
+        with pytest.raises(UnsupportedError, match="a form that this code does not read"):
+            decoder(stream)
 
 
 def damaged(count: int) -> Iterator[np.ndarray]:
