@@ -191,6 +191,10 @@ class UniquePlaces(Op):
             first[number], counts[number], inverse[group] = group[0], len(group), number
         return first, inverse, counts
 
+    def on_cells(self, b: Any, x: Any) -> Any:
+        """Cells compare as their strings do: bytes of UTF-8 are in the order of the code points."""
+        return b.unique_places(x, axis=self.axis, ordered=self.ordered)
+
     def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], x: Tensor) -> None:
         first, inverse, counts = outs
         size = x.shape[self.axis]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+import compiler
 from compiler.errors import UnsupportedError
+from ir.evaluate import evaluate_graph
 from tests.backends.test_run_time_sizes import agree, info, model
 from tests.ops.single_node import agrees, run
 
@@ -133,6 +135,24 @@ def test_a_detector_as_c(tmp_path: Path) -> None:
         limits = {"most": np.array([seed]), "share": np.array([0.3], np.float32), "least": np.array(0.2, np.float32)}
         feeds.append({"boxes": boxes, "scores": scores, **limits})
     agree(proto, tmp_path, *feeds)
+
+
+@pytest.mark.parametrize(("axis", "ordered"), [(None, 1), (None, 0), (0, 1), (1, 0)])
+def test_unique_strings_as_c(tmp_path: Path, axis: int | None, ordered: int) -> None:
+    names = ["values", "first", "inverse", "counts"]
+    node = helper.make_node("Unique", ["x"], names, sorted=ordered, **({} if axis is None else {"axis": axis}))
+    rank = 1 if axis is None else 2
+    outputs = [info("values", [None] * rank, TensorProto.STRING)]
+    outputs += [info(name, [None], TensorProto.INT64) for name in names[1:]]
+    proto = model([node], [info("x", ["N", "M"], TensorProto.STRING)], outputs)
+    loaded = compiler.load(proto)
+    runnable = compiler.compile(loaded, "c", out=tmp_path / "net", march="", opt="-O1").load()
+    words = np.array([["b", "a", "\u00e9"], ["ab", "", "b"], ["b", "a", "\u00e9"]], object)
+    for x in (words, words[:1], words[:, :2]):
+        wanted = evaluate_graph(loaded.graph, [x])
+        made = runnable.run({"x": x})
+        for name, value in zip(names, wanted):
+            assert made[name].tolist() == value.tolist()
 
 
 @pytest.mark.parametrize("ordered", [0, 1])
