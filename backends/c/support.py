@@ -10,7 +10,7 @@ from compiler.passes.lower import kernel_of
 from ir.graph import Node
 from ir.types import TensorType, Type
 
-_CONTROL = {"if_", "loop", "told"}
+_WITHOUT_KERNEL = {"if_", "loop", "told", "bit_view"}
 
 
 def accepts(node: Node) -> bool | str:
@@ -25,7 +25,7 @@ def accepts(node: Node) -> bool | str:
             return f"%{value.name} is {value.type}; generated C works on tensors only"
         if not is_supported(value.type.dtype):
             return f"%{value.name} is {value.type}; generated C has no type {value.type.dtype}"
-    if node.op.name in _CONTROL:
+    if node.op.name in _WITHOUT_KERNEL:
         return True
     if type(node.op).has("expand"):
         return f"{node.op.name} is a composite"

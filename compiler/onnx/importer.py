@@ -17,14 +17,15 @@ import onnx
 import ir.ops  # noqa: F401 - registers the ops that the builder makes
 from compiler.errors import CompileError, ModelError, NodeRef, Problems, UnsupportedError, UsageError
 from compiler.onnx import registry
+from compiler.onnx.builder import Failed, OnnxBuilder
 from compiler.onnx.conditions import Knowledge
 from compiler.onnx.functions import FunctionLibrary, attribute_types, body_of_schema, may_have_body
 from compiler.onnx.load import LoadedModel, element_type
 from compiler.onnx.needs import inputs_behind
 from compiler.onnx.signature import DimSpec, input_types
 from ir.build import Builder
-from ir.demand import resolve, told_late
-from ir.dims import Dim, Size, bounded, decide_eq, names, symbol_of
+from ir.demand import told_late
+from ir.dims import Dim, Size, Undecided, bounded, greatest, names
 from ir.element import Names
 from ir.graph import Graph, Node, Value
 from ir.op import OpError, UnknownValue
@@ -32,88 +33,6 @@ from ir.types import OptionalType, SequenceType, TensorType, Type
 
 _NEST_LIMIT = 32
 _T = TypeVar("_T")
-
-
-class OnnxBuilder(Builder):
-    """The builder that operator functions get: a Builder that also knows the node it works for."""
-
-    def __init__(self, scope: Scope, node: onnx.NodeProto, ref: NodeRef, opset: int) -> None:
-        super().__init__(scope.graph, sources=(ref.name,))
-        self.scope = scope
-        self.opset = opset
-        self.ref = ref
-        self.output_names = list(node.output)
-
-    def is_output_used(self, position: int) -> bool:
-        """Whether the node names its output number `position`."""
-        return position < len(self.output_names) and bool(self.output_names[position])
-
-    def value_of(self, name: str) -> Value:
-        """The value that the model calls `name`, which an earlier node made. Raises ModelError where there is none."""
-        value = self.scope.lookup(name)
-        if value is None:
-            raise Failed
-        return value
-
-    def unique_label(self) -> str:
-        """Where the node stands, as a text that no other node of this import gets."""
-        where = f"{self.ref.path}/{self.ref.name}"
-        count = self.scope.importer.labels
-        count[where] += 1
-        return where if count[where] == 1 else f"{where}#{count[where]}"
-
-    def run_time_size(self, axis: int, output: int = 0, *, is_bounded: bool = True) -> Size:
-        """The size of an axis of an output that only a run tells: a symbol with a name of its own.
-
-        Where nothing in the op bounds the size, it is the one that the model declares, if it does: a run checks that.
-        """
-        name = self.output_names[output] if self.is_output_used(output) else f"{self.ref.name}.{output}"
-        size = self.scope.run_time_size(name, axis, is_bounded)
-        if (own := symbol_of(size)) is not None:
-            self.graph.limits.setdefault(own, None)
-        return size
-
-    def declared_size(self, axis: int, output: int = 0) -> int | None:
-        """The size of an axis of an output as a number, where the model declares one."""
-        name = self.output_names[output] if self.is_output_used(output) else ""
-        dims = self.scope.declared.get(name, ())
-        is_number = axis < len(dims) and dims[axis].HasField("dim_value")
-        return int(dims[axis].dim_value) if is_number else None
-
-    def remember_teller(self, size: Size, value: Value) -> None:
-        """Notes that a size is the number in `value`: what is refused because of the size asks for that."""
-        name = symbol_of(size)
-        if name is not None:
-            self.scope.importer.tellers[name] = value
-
-    def run_time_number(self, what: str) -> Size:
-        """A size that only a run tells and that is not one of an output's axes: `what` says what it is."""
-        name = self.output_names[0] if self.is_output_used(0) else self.ref.name
-        return self.scope.importer.run_time_size(f"{self.scope.path}/{name}_{what}".lstrip("/"))
-
-    def subgraph(
-        self, proto: onnx.GraphProto, types: Sequence[Type], name: str, known: Knowledge | None = None
-    ) -> tuple[Graph, list[Value]]:
-        """A nested graph as a closed Graph, whose inputs are `types` and then what it captures; the captured values.
-
-        `known` holds wherever the nested graph runs.
-        """
-        return self.scope.close(proto, types, name, self.ref, known or Knowledge())
-
-    def inline(self, proto: onnx.GraphProto, arguments: Sequence[Value] = ()) -> list[Value]:
-        """The nodes of a nested graph inserted here; its outputs."""
-        return self.scope.inline(proto, arguments, self.ref)
-
-    def is_equal(self, a: Size, b: Size) -> bool | None:
-        """Whether two sizes are equal, given their bounds and what is demanded or known to be equal here; None where
-        that depends."""
-        pairs = self.scope.equalities()
-        return decide_eq(resolve(a, pairs), resolve(b, pairs))
-
-    def declared_rank(self, position: int = 0) -> int | None:
-        """The rank that the model declares for output number `position` of the node, if it does."""
-        name = self.output_names[position] if self.is_output_used(position) else ""
-        return len(self.scope.declared[name]) if name in self.scope.declared else None
 
 
 class Scope:
@@ -406,10 +325,6 @@ class Scope:
         return UnsupportedError("E0401", message, node=ref, file=self.importer.file, help="`sesame ops` lists what is")
 
 
-class Failed(Exception):
-    """A value depends on a node whose error is already recorded."""
-
-
 class Importer:
     """One import of one model. `errors` collects what is wrong with it."""
 
@@ -493,10 +408,23 @@ class Importer:
             outputs = []
         if self.errors:
             raise self.errors[0] if len(self.errors) == 1 else Problems(self.errors)
+        self.bound_outputs(graph, outputs, proto)
         self.dims.seen.update(graph.limits)
         self.dims.check_names(self.file)
         graph.set_outputs(outputs, [o.name for o in proto.output])
         return graph
+
+    def bound_outputs(self, graph: Graph, outputs: Sequence[Value], proto: onnx.GraphProto) -> None:
+        """Demands that sizes of outputs that nothing else bounds are what the model declares; a run checks that."""
+        b = Builder(graph)
+        for value, declared in zip(outputs, proto.output):
+            shape = value.shape if isinstance(value.type, TensorType) else ()
+            for size, dim in zip(shape, declared.type.tensor_type.shape.dim):
+                try:
+                    greatest(size, graph.limits)
+                except Undecided:
+                    if dim.HasField("dim_value"):
+                        b.assume_equal(size, int(dim.dim_value))
 
     def bind_constants(self, scope: Scope, types: Mapping[str, Type]) -> None:
         """Makes constants of inputs that have a value in `constants`. Raises UsageError for one that does not fit."""

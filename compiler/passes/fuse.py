@@ -167,7 +167,7 @@ def _shapes(graph: Graph) -> dict[Node, Shape]:
 
 def is_view(node: Node) -> bool:
     """Whether a node only gives another meaning to the same bytes."""
-    return node.op.name in ("reshape", "told")
+    return node.op.name in ("reshape", "told", "bit_view")
 
 
 def _grow(graph: Graph, root: Node, shapes: dict[Node, Shape]) -> Group:
