@@ -58,7 +58,8 @@ def summary(outcomes: list[Outcome], seconds: float) -> str:
     excused = expected.exempt()
     wrong = [o for o in outcomes if o.status == "wrong"]
     lines = [
-        f"{counts['passed']} passed ({sum(bool(o.specialised) for o in outcomes)} with inputs made constants), "
+        f"{counts['passed']} passed ({sum(bool(o.specialised) for o in outcomes)} with inputs made constants, "
+        f"{sum('float' in text for text in (' '.join(o.specialised) for o in outcomes))} of these floats), "
         f"{counts['refused']} refused, {counts['unchanged']} unchanged, "
         f"{len([o for o in wrong if o.name not in excused])} wrong, "
         f"{len([o for o in wrong if o.name in excused])} exempt; {len(outcomes)} in {seconds:.0f} s"

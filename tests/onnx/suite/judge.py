@@ -24,7 +24,8 @@ class Outcome:
     """`status` is passed, refused (then `code` says why), or wrong: another answer, an unforeseen error, or a crash.
     A variant that does not apply to a case is unchanged.
 
-    `specialised` are inputs that had to be constants; `note` says how a case was judged that has many right answers.
+    `specialised` are inputs that had to be constants, with their types; `note` says how a case was judged that has
+    many right answers.
     """
 
     name: str
@@ -54,7 +55,8 @@ def run_model(
     prepared = prepare(model, device, **options)
     for number, (inputs, expected) in enumerate(data):
         actual = prepared.run(inputs)
-        specialised = prepared.specialised
+        types = {n: np.asarray(x).dtype for n, x in zip(prepared.inputs, inputs) if n in prepared.specialised}
+        specialised = tuple(f"{name}: {types[name]}" for name in prepared.specialised)
         wrong = difference(list(actual), expected, case.rtol, case.atol)
         if wrong and is_drawn:
             anew = lambda model, given: prepare(model, device, **options).run(given)  # noqa: E731
