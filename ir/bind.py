@@ -86,6 +86,8 @@ def _solution(equation: Equation, found: dict[str, int]) -> tuple[str, int] | No
             coefficient = Fraction(factor)
         else:
             return None
+    if coefficient == 0:  # the symbol cancels out at the values of the others
+        return None
     value = (actual - constant) / coefficient
     if value.denominator != 1 or value < 0:
         raise ValueError(f"{label}: axis {axis} is {actual}, which {dim_text(size)} cannot be")

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from compiler.onnx.axes import RunTimeAxes
-from compiler.onnx.told import choose, elements_of, is_known, number, numbers, scalar, told
+from compiler.onnx.told import FARTHEST, choose, elements_of, is_known, number, numbers, scalar, told
 from ir.dims import Dim, Size
 from ir.op import OpError
 
 _ENDLESS = 1 << 62
 """A bound of a slice that is farther than any size."""
-_FARTHEST = 1 << 58
-"""More than any size; sums of a few such numbers are still numbers of 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +103,15 @@ def _padded_axis(
     b: Any, x: Any, axis: int, before: Any, after: Any, out: Size, is_valid: Any, mode: str
 ) -> tuple[Any, Size, Size]:
     """x without what pads cut off, and the numbers of elements to add in front of the axis and behind."""
-    before, after = (b.max(b.min(pad, _FARTHEST), -_FARTHEST) for pad in (before, after))
+    before, after = (b.max(b.min(pad, FARTHEST), -FARTHEST) for pad in (before, after))
     total = b.dims(x.shape[axis]) + before + after
     if is_valid is not None:
         total = choose(b, is_valid, total, -1)
     if mode != "constant":
         return _mirrored_axis(b, x, axis, before, after, total, out)
     told(b, total, out)
-    front = told(b, b.max(before, 0), b.run_time_number(f"before{axis}"), _FARTHEST)
-    front = front - told(b, b.max(-before, 0), b.run_time_number(f"cut{axis}"), _FARTHEST)
+    front = told(b, b.max(before, 0), b.run_time_number(f"before{axis}"), FARTHEST)
+    front = front - told(b, b.max(-before, 0), b.run_time_number(f"cut{axis}"), FARTHEST)
     return x, front, out - x.shape[axis] - front
 
 
@@ -125,7 +123,7 @@ def _mirrored_axis(b: Any, x: Any, axis: int, before: Any, after: Any, total: An
     told(b, choose(b, is_nothing, -1, total), out)
     kept = told(b, left, b.run_time_number(f"kept{axis}"), x.shape[axis])
     start = told(b, cut, b.run_time_number(f"cut{axis}"), x.shape[axis])
-    front = told(b, b.max(before, 0), b.run_time_number(f"before{axis}"), _FARTHEST)
+    front = told(b, b.max(before, 0), b.run_time_number(f"before{axis}"), FARTHEST)
     starts, shape = [0] * x.rank, list(x.shape)
     starts[axis], shape[axis] = start, kept
     x = b.slice(x, starts=tuple(starts), shape=tuple(shape), steps=(1,) * x.rank)

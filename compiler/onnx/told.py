@@ -16,6 +16,9 @@ from ir import types as t
 from ir.dims import Dim, Size
 from ir.op import OpError
 
+FARTHEST = 1 << 58
+"""More than any size; sums of a few such numbers are still numbers of 64 bits."""
+
 
 def is_known(*values: Any) -> bool:
     """Whether all these tensors are known when compiling, or omitted, or have no elements."""
@@ -99,6 +102,7 @@ def told(b: Any, value: Any, size: Size, limit: Size | None = None, others: Sequ
 
 
 __all__ = [
-    "choose", "count_of", "elements_of", "is_known", "known_numbers", "number", "numbers", "scalar", "sizes_of", "told",
-    "vector",
+    "FARTHEST",
+    "choose", "count_of", "elements_of", "is_known", "known_numbers", "number", "numbers", "scalar", "sizes_of",
+    "told", "vector",
 ]  # fmt: skip

@@ -52,7 +52,8 @@ class ResizeCoordinates(Op):
 
     `mode` is one of COORDINATES. `scale` is out / size, or where it is not 0, that number: then `out` is a rounded
     size * scale. `start` and `end` are the region of tf_crop_and_resize. As in the ONNX test suite, align_corners maps
-    the last position of size * scale, not of `out`, to the last element.
+    the last position of size * scale, not of `out`, to the last element. Operands, f32 scalars, stand for the
+    attributes of their names.
     """
 
     size: Size
@@ -65,39 +66,57 @@ class ResizeCoordinates(Op):
         *(case(size=4, out=7, mode=mode) for mode in COORDINATES), case(size=4, out=2, mode="align_corners", scale=0.6),
         case(size=4, out=2, mode="half_pixel_symmetric", scale=0.6), case(size=4, out=1, mode="pytorch_half_pixel"),
         case(size=4, out=3, mode="tf_crop_and_resize", start=0.4, end=1.2), case(size=1, out=1, mode="align_corners"),
+        *(case(np.array(0.6, np.float32), size=4, out=2, mode=mode) for mode in COORDINATES),
+        case(None, *np.array([0.4, 1.2], np.float32), size=4, out=3, mode="tf_crop_and_resize"),
     ]  # fmt: skip
 
-    def infer(self) -> TensorType:
+    def infer(
+        self, scale: TensorType | None = None, start: TensorType | None = None, end: TensorType | None = None
+    ) -> TensorType:
         require(self.mode in COORDINATES, lambda: f"resize: there is no coordinate mode '{self.mode}'")
+        given = [v for v in (scale, start, end) if v is not None]
+        require(all(v == TensorType(t.f32, ()) for v in given), "resize: scale, start and end must be f32[]")
         return TensorType(t.f32, (self.out,))
 
-    def reference(self) -> np.ndarray:
+    def reference(
+        self, scale: np.ndarray | None = None, start: np.ndarray | None = None, end: np.ndarray | None = None
+    ) -> np.ndarray:
         one = np.float32
         i, size, out = np.arange(int(self.out), dtype=np.float32), one(self.size), one(self.out)
-        scale = one(self.scale) if self.scale else out / size
-        length = one(self.scale) * size if self.scale else out
-        half, start, end = one(0.5), one(self.start), one(self.end)
+        given = scale is not None or bool(self.scale)
+        factor = one(self.scale if scale is None else scale) if given else out / size
+        length = factor * size if given else out
+        half, first, last = one(0.5), one(self.start if start is None else start), one(self.end if end is None else end)
         match self.mode:
             case "asymmetric":
-                return i / scale
+                return i / factor
             case "tf_half_pixel_for_nn":
-                return (i + half) / scale
+                return (i + half) / factor
             case "align_corners":
                 return i * (size - 1) / (length - 1) if length != 1 else i * 0
             case "tf_crop_and_resize" if out == 1:
-                return i * 0 + half * (start + end) * (size - 1)
+                return i * 0 + half * (first + last) * (size - 1)
             case "tf_crop_and_resize":
-                return start * (size - 1) + i * ((end - start) * (size - 1) / (out - 1))
+                return first * (size - 1) + i * ((last - first) * (size - 1) / (out - 1))
             case "pytorch_half_pixel" if out == 1:
                 return i * 0
             case "half_pixel_symmetric":
-                return size / 2 * (1 - out / length) + (i + half) / scale - half
-        return (i + half) / scale - half
+                return size / 2 * (1 - out / length) + (i + half) / factor - half
+        return (i + half) / factor - half
 
-    def element(self, i: tuple[Expr, ...]) -> Expr:
+    def element(
+        self, i: tuple[Expr, ...], scale_: Tensor | None = None, start: Tensor | None = None, end: Tensor | None = None
+    ) -> Expr:
         p, size, out = (cast(value, t.f32) for value in (i[0], Index(t.i64, self.size), Index(t.i64, self.out)))
-        scale = const(self.scale, t.f32) if self.scale else out / size
-        length = size * self.scale if self.scale else out
+        if scale_ is None:
+            scale = const(self.scale, t.f32) if self.scale else out / size
+            length = size * self.scale if self.scale else out
+        else:
+            scale, length = scale_.at(), size * scale_.at()
+        if start is not None and end is not None and self.mode == "tf_crop_and_resize":
+            step = (size - 1.0) * (end.at() - start.at()) / (out - 1.0)
+            middle = (size - 1.0) * (0.5 * (start.at() + end.at()))
+            return select(out.equals(1.0), middle, (size - 1.0) * start.at() + p * step)
         half_pixel = (p + 0.5) / scale - 0.5
         match self.mode:
             case "asymmetric":

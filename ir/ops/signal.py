@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ir.dims import Size, decide_le
-from ir.element import Tensor
-from ir.expr import Expr
-from ir.op import Op, OpError, case, op, require
+from ir import types as t
+from ir.dims import Size, decide_le, minimum
+from ir.element import Tensor, apply, cast, const, select, sum_over
+from ir.expr import Expr, Index
+from ir.op import Op, OpError, case, op, require, sizes
 from ir.ops.reduction import accumulator, normal_axes
 from ir.types import TensorType
 
@@ -23,21 +24,22 @@ class Frame(Op):
     """Frames of `length` along axis 1, each `step` after the one before: y[b, f, l, ...] = x[b, f * step + l, ...]."""
 
     length: Size
-    step: int
+    step: Size
     movement = True
     examples = [case("f32[2,10,1]", length=4, step=3), case("f32[1,5]", length=5, step=1)]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(x.rank >= 2 and self.step >= 1, lambda: f"frame: step {self.step} over {x}")
+        fits = x.rank >= 2 and decide_le(1, self.step) is not False
+        require(fits, lambda: f"frame: step {self.step} over {x}")
         require(decide_le(self.length, x.shape[1]) is not False,
                 lambda: f"frame: a frame of {self.length} is longer than the signal {x}")  # fmt: skip
         count = (x.shape[1] - self.length) // self.step + 1
         return x.with_shape((x.shape[0], count, self.length, *x.shape[2:]))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        length = int(self.length)
-        starts = range(0, x.shape[1] - length + 1, self.step)
-        return np.stack([x[:, start : start + length] for start in starts], axis=1)
+        length, step = int(self.length), int(self.step)
+        starts = np.arange(0, x.shape[1] - length + 1, step)
+        return x[:, starts[:, None] + np.arange(length)]
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
         b, f, offset, *rest = i
@@ -125,6 +127,67 @@ class Dft(Op):
         y = b.reshape(y, shape=(*x.shape[:-2], values, out_parts))
         back = tuple(perm.index(a) for a in range(x.rank))
         return y if back == tuple(range(x.rank)) else b.transpose(y, perm=back)
+
+
+@op
+class DirectDft(Op):
+    """`dft` where lengths, or the axis, are known only at run time: each value is a sum of its own, in f64.
+
+    x has `count` numbers along the axis, the transform `length`; `shape` is that of the result without its last axis.
+    Without `axis`, the operand `along` gives it.
+    """
+
+    shape: sizes
+    count: Size
+    length: Size
+    axis: int | None = None
+    inverse: bool = False
+    onesided: bool = False
+    examples = [
+        case("f32[2,6,1]", shape=(2, 6), count=6, length=6, axis=1),
+        case("f32[2,5,2]", shape=(2, 5), count=5, length=8, axis=1, onesided=True),
+        case("f32[1,7,3,2]", np.array(1), shape=(1, 5, 3), count=7, length=5),
+        case("f32[2,6,2]", shape=(2, 6), count=6, length=6, axis=1, inverse=True),
+        case("f32[4,2,2]", np.array(0), shape=(7, 2), count=4, length=7, inverse=True, onesided=True),
+        case("f32[2,3,2]", shape=(2, 6), count=3, length=6, axis=1, inverse=True, onesided=True),
+    ]  # fmt: skip
+
+    def infer(self, x: TensorType, along: TensorType | None = None) -> TensorType:
+        require(x.dtype.is_float and x.rank >= 2 and x.shape[-1] in (1, 2), lambda: f"direct_dft does not take {x}")
+        require((self.axis is None) == (along is not None), "direct_dft: either an axis or an operand that gives it")
+        require(self.axis is None or 0 <= self.axis < x.rank - 1, lambda: f"direct_dft: axis {self.axis} of {x}")
+        require(along is None or along == TensorType(t.i64, ()), lambda: f"direct_dft: the axis is {along}")
+        require(len(self.shape) == x.rank - 1, lambda: f"direct_dft: {len(self.shape)} sizes for {x}")
+        return x.with_shape((*self.shape, 1 if self.inverse and self.onesided else 2))
+
+    def reference(self, x: np.ndarray, along: np.ndarray | None = None) -> np.ndarray:
+        axis = int(along) if self.axis is None and along is not None else self.axis
+        assert axis is not None
+        return Dft(int(self.length), axis, self.inverse, self.onesided).reference(x)  # type: ignore[arg-type]
+
+    def element(self, i: tuple[Expr, ...], x: Tensor, along: Tensor | None = None) -> Expr:
+        given = [self.axis == a if along is None else along.at().equals(a) for a in range(x.rank - 1)]
+        length = Index(t.i64, self.length)
+        place: Expr = Index(t.i64, 0)
+        for own, hit in zip(i, given):
+            place = (own if hit else place) if isinstance(hit, bool) else select(hit, own, place)
+        half = self.inverse and self.onesided
+        count = minimum(self.count, self.length // 2 + 1 if half else self.length)
+
+        def term(n: Expr) -> Expr:
+            at = [(n if hit else own) if isinstance(hit, bool) else select(hit, n, own) for own, hit in zip(i, given)]
+            turn = cast(place * n % length, t.f64) / cast(length, t.f64)
+            angle = turn * (2 * math.pi if self.inverse else -2 * math.pi)
+            cos, sin, real = apply("cos", angle), apply("sin", angle), cast(x.at(*at, 0), t.f64)
+            imaginary = cast(x.at(*at, 1), t.f64) if x.shape[-1] == 2 else const(0, t.f64)
+            value = real * cos - imaginary * sin
+            if half:
+                twice = (n > 0) & (n * 2 < length)
+                return value * select(twice, const(2, t.f64), const(1, t.f64))
+            return select(i[-1].equals(0), value, real * sin + imaginary * cos)
+
+        total = sum_over((count,), term)
+        return cast(total / cast(length, t.f64) if self.inverse else total, x.dtype)
 
 
 def mel_weights(bins: int, length: int, rate: int, low: float, high: float) -> np.ndarray:

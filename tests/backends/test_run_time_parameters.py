@@ -309,3 +309,115 @@ def test_max_unpool(tmp_path: Path) -> None:
     larger[..., :4, :4] = same.reshape(4, 4)
     net.agree(*feeds, wanted=[[same.reshape(1, 1, 4, 4)], [larger]])
     net.refuse({**feeds[0], "shape": ints(1, 2, 4, 4)}, {**feeds[0], "shape": ints(1, 1, 4, 7)})
+
+
+def resized(feeds: dict[str, np.ndarray], tmp_path: Path, rank: list[Any], dims: Any, **attributes: Any) -> Compiled:
+    """A compiled Resize of `x`; scales or sizes are taken from the feeds."""
+    taken = ["x", "roi" if "roi" in feeds else "", *(["scales"] if "scales" in feeds else ["", "sizes"])]
+    return Compiled(single("Resize", feeds, rank=rank, inputs=taken, **attributes), tmp_path, dims=dims)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"mode": "nearest"}, {"mode": "linear"}, {"mode": "linear", "antialias": 1},
+        {"mode": "cubic", "antialias": 1, "exclude_outside": 1},
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+        {"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"},
+    ],
+)  # fmt: skip
+def test_resize_by_scales(attributes: dict[str, Any], tmp_path: Path) -> None:
+    x = (ramp(1, 1, 4, 5) / 20) ** 1.5
+    feeds = [{"x": x, "scales": np.array([1, 1, h, w], np.float32)} for h, w in ((0.6, 1.5), (2, 0.8), (0.5, 0.4))]
+    rank, dims = [1, 1, "h", "w"], {"h": (0, 9), "w": (0, 9)}
+    net = resized(feeds[0], tmp_path, rank, dims, **attributes)
+    net.agree(*feeds)
+    net.refuse(*({"x": x, "scales": np.array([1, 1, h, 1], np.float32)} for h in (3, -1, np.inf)))
+
+
+@pytest.mark.parametrize("policy", ["stretch", "not_larger", "not_smaller"])
+def test_resize_to_sizes(policy: str, tmp_path: Path) -> None:
+    x = ramp(1, 1, 4, 6)
+    feeds = [{"x": x, "sizes": ints(h, w)} for h, w in ((3, 8), (6, 5), (4, 6))]
+    rank, dims = [1, 1, "h", "w"], {"h": (0, 9), "w": (0, 12)}
+    net = resized(feeds[0], tmp_path, rank, dims, mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy)
+    net.agree(*feeds)
+    net.refuse({"x": x, "sizes": ints(20, 20)})
+
+
+def test_resize_of_a_region(tmp_path: Path) -> None:
+    x = ramp(4, 6)
+    regions = [np.array(r, np.float32) for r in ((0.2, 0.1, 0.8, 0.7), (0.5, 0, 1.5, 1))]
+    feeds = [{"x": x, "roi": roi, "sizes": ints(*s)} for roi, s in zip(regions, ((3, 3), (5, 2)))]
+    mode = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
+    net = resized(feeds[0], tmp_path, ["h", "w"], {"h": (0, 9), "w": (0, 12)}, **mode)
+    net.agree(*feeds)
+
+
+def test_upsample(tmp_path: Path) -> None:
+    x = ramp(1, 1, 2, 5)
+    feeds = [{"x": x, "scales": np.array([1, 1, h, w], np.float32)} for h, w in ((2, 3), (1.5, 0.6))]
+    net = Compiled(single("Upsample", feeds[0], opset=9, rank=[1, 1, "h", "w"]), tmp_path,
+                   dims={"h": (0, 9), "w": (0, 15)})  # fmt: skip
+    rows = np.repeat(np.repeat(x, 2, 2), 3, 3)
+    # 3 rows of 2, each the one at or before its place; 3 columns of 5, each the one at or behind it
+    fewer = x[:, :, [0, 0, 1]][:, :, :, [0, 2, 4]]
+    net.agree(*feeds, wanted=[[rows], [fewer]])
+
+
+def test_windows(tmp_path: Path) -> None:
+    for op in ("HannWindow", "HammingWindow", "BlackmanWindow"):
+        proto = single(op, {"n": np.array(0)}, rank=["n_out"])
+        proto.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+        net = Compiled(proto, tmp_path / op, dims={"n_out": (0, 12)})
+        net.agree({"n": np.array(5)}, {"n": np.array(12)})
+        net.refuse({"n": np.array(-1)}, {"n": np.array(13)}, status=LIMIT)
+
+
+def test_fourier_transforms(tmp_path: Path) -> None:
+    x = np.sin(ramp(2, 6, 1)).astype(np.float32)
+    two_parts = np.cos(ramp(2, 4, 2)).astype(np.float32)
+    for n, (signal, attributes) in enumerate(((x, {"onesided": 1}), (x, {}), (two_parts, {"inverse": 1}))):
+        feeds = {"x": signal, "length": np.array(6)}
+        net = Compiled(single("DFT", feeds, rank=[2, "k", 2], opset=20, **attributes), tmp_path / str(n),
+                       dims={"k": (0, 9)})  # fmt: skip
+        net.agree(*({**feeds, "length": np.array(length)} for length in (6, 8, 5)))
+        net.refuse({**feeds, "length": np.array(0)}, {**feeds, "length": np.array(40)}, status=LIMIT)
+
+
+def test_fourier_transforms_along_an_axis_that_only_a_run_tells(tmp_path: Path) -> None:
+    x = np.sin(ramp(3, 4, 2)).astype(np.float32)
+    for n, attributes in enumerate(({}, {"onesided": 1})):
+        feeds = {"x": x, "axis": np.array(0)}
+        net = Compiled(
+            single("DFT", feeds, rank=3, opset=20, inputs=["x", "", "axis"], **attributes), tmp_path / str(n)
+        )
+        complex_x = x[..., 0] + 1j * x[..., 1]
+        wanted = []
+        for axis in (0, 1, 1):
+            y = np.fft.fft(complex_x, axis=axis)
+            y = np.take(y, range(x.shape[axis] // 2 + 1 if attributes else x.shape[axis]), axis)
+            wanted.append([np.stack([y.real, y.imag], -1).astype(np.float32)])
+        net.agree(*({**feeds, "axis": np.array(axis)} for axis in (0, 1, -2)), wanted=wanted)
+        net.refuse({**feeds, "axis": np.array(2)}, {**feeds, "axis": np.array(-1)}, {**feeds, "axis": np.array(-4)})
+
+
+def test_short_time_fourier_transform(tmp_path: Path) -> None:
+    x = np.sin(ramp(1, 12, 1)).astype(np.float32)
+    feeds = {"x": x, "step": np.array(0), "length": np.array(0)}
+    net = Compiled(single("STFT", feeds, rank=4, opset=17, inputs=["x", "step", "", "length"]), tmp_path)
+    net.agree(*({**feeds, "step": np.array(s), "length": np.array(n)} for s, n in ((4, 4), (2, 6), (1, 12))))
+    wrong = ((0, 4), (-1, 4), (1, 13), (1, 0))
+    net.refuse(*({**feeds, "step": np.array(s), "length": np.array(n)} for s, n in wrong), status=LIMIT)
+
+
+def test_mel_weights(tmp_path: Path) -> None:
+    names = ("bins", "length", "rate", "low", "high")
+    rows = ((8, 16, 8192, 0.0, 4096.0), (5, 24, 16000, 300.0, 7000.0))
+    kinds = (np.int64, np.int64, np.int64, np.float32, np.float32)
+    feeds = [{name: np.array(v, kind) for name, v, kind in zip(names, row, kinds)} for row in rows]
+    proto = single("MelWeightMatrix", feeds[0], rank=["a", "b"])
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    net = Compiled(proto, tmp_path, dims={"a": (0, 20), "b": (0, 9)})
+    net.agree(*feeds)
+    net.refuse({**feeds[0], "bins": np.array(0)}, {**feeds[0], "high": np.array(5000, np.float32)}, status=LIMIT)
