@@ -51,6 +51,12 @@ def told_late(late: Collection[str]) -> Iterator[None]:
         _late.reset(token)
 
 
+def limits_in_force() -> Mapping[str, Size | None]:
+    """What the symbols that only a run tells are at most, as far as that is known here."""
+    late = _late.get()
+    return late if isinstance(late, Mapping) else {}
+
+
 def may_stretch(own: Size, size: Size) -> bool:
     """Whether an axis of size `own` that pairs with one of `size` may turn out to be 1 where that is not.
 

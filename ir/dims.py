@@ -92,6 +92,10 @@ def symbol_of(size: Size) -> str | None:
 _Limit = TypeVar("_Limit")
 
 
+_MOST_LIMITS = 64
+"""How many limits of limits are followed; no model nests as deep."""
+
+
 class Limits(dict[str, _Limit]):
     """What symbols are at most, by name, and what products of symbols are at most.
 
@@ -106,8 +110,15 @@ class Limits(dict[str, _Limit]):
 def greatest(size: Size, limits: Mapping[str, Size | None]) -> Size:
     """A size without the symbols of `limits` that `size` does not exceed while each of them is within 0 and its limit.
 
-    Raises Undecided for a symbol that has no limit, and where no such size is found.
+    Raises Undecided for a symbol without a limit, for symbols that limit one another, and where no such size is found.
     """
+    return _greatest(size, limits, 0)
+
+
+def _greatest(size: Size, limits: Mapping[str, Size | None], depth: int) -> Size:
+    """See `greatest`; `depth` is how many limits of limits have been taken."""
+    if depth > _MOST_LIMITS:
+        raise Undecided(f"the greatest value of {dim_text(size)}, which limits itself")
     if not isinstance(size, Dim) or not names(size) & limits.keys():
         return size
     total: Size = 0
@@ -117,8 +128,8 @@ def greatest(size: Size, limits: Mapping[str, Size | None]) -> Size:
             total = total + term
         elif coefficient > 0:
             alone, together = _products(monomial, limits)
-            factors = [_greatest_atom(atom, limits) for atom in alone]
-            factors += [greatest(limit, limits) for limit in together]
+            factors = [_greatest_atom(atom, limits, depth) for atom in alone]
+            factors += [_greatest(limit, limits, depth + 1) for limit in together]
             total = total + reduce(_product_of_any, factors, cast(Size, coefficient))
         elif decide_le(term, 0) is not True:
             raise Undecided(f"the greatest value of {dim_text(size)}")
@@ -139,7 +150,7 @@ def _products(monomial: Iterable[Atom], limits: Mapping[str, Size | None]) -> tu
         together.append(groups[most])
 
 
-def _greatest_atom(atom: Atom, limits: Mapping[str, Size | None]) -> Size:
+def _greatest_atom(atom: Atom, limits: Mapping[str, Size | None], depth: int) -> Size:
     match atom:
         case Name():
             if atom.name not in limits:
@@ -147,23 +158,23 @@ def _greatest_atom(atom: Atom, limits: Mapping[str, Size | None]) -> Size:
             limit = limits[atom.name]
             if limit is None:
                 raise Undecided(atom.name)
-            return greatest(limit, limits)
+            return _greatest(limit, limits, depth + 1)
         case FloorDiv():
-            num = greatest(atom.num, limits)
+            num = _greatest(atom.num, limits, depth)
             return num if names(atom.den) & limits.keys() else floor_div(num, atom.den)
         case Max():
-            return maximum(*(greatest(arg, limits) for arg in atom.args))
+            return maximum(*(_greatest(arg, limits, depth) for arg in atom.args))
         case Min():
-            return minimum(*_those_bounded(atom.args, limits))
+            return minimum(*_those_bounded(atom.args, limits, depth))
 
 
-def _those_bounded(args: tuple[Size, ...], limits: Mapping[str, Size | None]) -> list[Size]:
+def _those_bounded(args: tuple[Size, ...], limits: Mapping[str, Size | None], depth: int) -> list[Size]:
     """The greatest values of those sizes that have one. Raises Undecided where none has."""
     found: list[Size] = []
     missing: Undecided | None = None
     for arg in args:
         try:
-            found.append(greatest(arg, limits))
+            found.append(_greatest(arg, limits, depth))
         except Undecided as error:
             missing = error
     if not found:

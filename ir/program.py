@@ -73,7 +73,8 @@ class Branch:
 class Bind:
     """Gives sizes the values that a run tells, all at once: numbers in i64 scalar buffers, or other sizes.
 
-    A symbol of `Program.limits` takes the value, which must be within its limit; any other size must have it. `copies`
+    A symbol of `Program.limits` takes the value, which must be within its limit, and the same where it is given twice;
+    any other size must have it. `copies`
     are buffers whose elements go into others, in order, when the new values are found good and not yet in force: the
     targets are of types in which the new values stand where the old ones stand in those of the sources. A negative
     value where it `may_refuse` says that the program cannot do what it was given.

@@ -83,19 +83,20 @@ class Steps:
 
     def _bind_together(self, step: Bind, told: list[str | None], values: list[str]) -> None:
         """Several sizes, and copies between: new values are computed and checked before anything changes."""
-        fresh: list[str] = []
+        fresh: dict[str, str] = {}
         for (size, _), name, value in zip(step.pairs, told, values):
-            if name is None:
-                self.out.line(f"if ({value} != {self.size(size)}) return {status(self.model, 'ERROR_DIMS')};")
+            if name is None or name in fresh:
+                known = self.size(size) if name is None else fresh[name]
+                self.out.line(f"if ({value} != {known}) return {status(self.model, 'ERROR_DIMS')};")
                 continue
-            fresh.append(f"new_{self.model.local(name)}")
-            self.out.line(f"const int64_t {fresh[-1]} = {value};")
-            self._check_limit(name, fresh[-1])
+            fresh[name] = f"new_{self.model.local(name)}"
+            self.out.line(f"const int64_t {fresh[name]} = {value};")
+            self._check_limit(name, fresh[name])
         for source, target in step.copies:
             type_ = self.model.program.buffers[source].type
             count = self.size(type_.elements * type_.dtype.itemsize)
             self.out.line(f"memcpy({self._pointer(target)}, {self._pointer(source)}, (size_t)({count}));")
-        for name, value in zip((name for name in told if name is not None), fresh):
+        for name, value in fresh.items():
             self.out.line(f"{self.size(symbol(name))} = {value};")
 
     def _check_limit(self, name: str, value: str) -> None:

@@ -80,7 +80,8 @@ class _Machine:
         for (size, _), value in zip(step.pairs, values):
             name = symbol_of(size)
             if name is not None and name in self.program.limits:
-                told[name] = self.within_limit(name, value)
+                if told.setdefault(name, self.within_limit(name, value)) != value:
+                    raise ValueError(f"the size {name} is {told[name]}; the run gives {value} as well")
             elif evaluate(size, self.sizes) != value:
                 raise ValueError(f"the size {dim_text(size)} is {evaluate(size, self.sizes)}; the run gives {value}")
         for source, target in step.copies:

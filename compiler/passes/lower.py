@@ -28,6 +28,7 @@ from ir.op import operand_names
 from ir.ops.control import Loop
 from ir.ops.fused import structure_of
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
+from ir.program_flow import inputs_behind
 from ir.schedule import SUFFIXES
 from ir.types import TensorType
 
@@ -94,7 +95,9 @@ def _unlimited(name: str, program: Program) -> UnsupportedError:
     step = next(s for s in program.walk() if name in _names_bound(s))
     node = NodeRef(step.sources[0], "", "sesame") if step.sources else None
     message = f"the size '{name}' is known only when the model runs, and nothing bounds it"
-    return UnsupportedError("E0411", message, node=node, help=f"give it a bound: --dim {name}=0..1000")
+    error = UnsupportedError("E0411", message, node=node, help=f"give it a bound: --dim {name}=0..1000")
+    error.needs = inputs_behind(program, name)
+    return error
 
 
 def _check_tensors(graph: Graph) -> None:

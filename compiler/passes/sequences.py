@@ -73,6 +73,7 @@ class _Rewriting:
         self.refused = refused
         self.forms: dict[Value, Form] = {}
         self.most = most
+        self.types: dict[Value, Type] = {}
         self.done: list[Node] = []
 
     def inputs(self, labels: Sequence[str], *, of_callers: bool = False) -> list[int]:
@@ -104,7 +105,8 @@ class _Rewriting:
         for value, label in zip(self.graph.outputs, labels):
             form = self.forms.get(value, value)
             values += leaves(form)
-            names += tensor_names(kind_of(value.type), label) if value in self.forms else [label]
+            type_ = self.types.get(value, value.type)
+            names += tensor_names(kind_of(type_), label) if value in self.forms else [label]
         self.graph.set_outputs(values, names)
         for node in reversed(self.done):
             if node.graph is self.graph and not any(value.is_used() for value in node.outputs):
@@ -188,7 +190,8 @@ class _Rewriting:
         carried, captures = values[: op_.carried], values[op_.carried :]
         carried = [fitted(b, form, v.type) for form, v in zip(carried, op_.body.inputs[2:])]
         labels = [f"{op_.label}.in.{i}.parts" for i in range(op_.carried)]
-        body = self.body(op_.body, [None, None, *([None] * op_.carried), *captures], ["", "", *labels])
+        types = [op_.body.outputs[0].type, *(v.type for v in op_.body.inputs[2 : 2 + op_.carried])]
+        body = self.body(op_.body, [None, None, *([None] * op_.carried), *captures], ["", "", *labels], types)
         limit = op_.limit if op_.limit is not None else self.graph.limits.get(op_.total)
         if op_.steps is None and limit is None and isinstance(trip, Value):
             limit = self.most.get(_origin(trip))
@@ -199,9 +202,12 @@ class _Rewriting:
         made = b.apply(new, trip, condition, *states, *given)
         return self.results(node, iter(made if isinstance(made, tuple) else (made,)))
 
-    def body(self, graph: Graph, given: Sequence[Form | None], labels: Sequence[str] = ()) -> Graph:
-        """A nested graph rewritten; `given` are the forms of its inputs as far as they are captured, whose types those
-        of the captured tensors are, and `labels` what the sizes of others are called after."""
+    def body(
+        self, graph: Graph, given: Sequence[Form | None], labels: Sequence[str] = (), results: Sequence[Type] = ()
+    ) -> Graph:
+        """A nested graph rewritten. `given` are the forms of inputs that are captured, whose tensors give the types of
+        those in the graph; `labels` what sizes of other inputs are called after; `results` the types that outputs must
+        have, where these are not their own."""
         body = graph.clone()
         inner = _Rewriting(body, self.refused, self.most)
         types = [v.type for v in body.inputs]
@@ -215,9 +221,12 @@ class _Rewriting:
                     leaf.type = outer.type
         inner.run()
         for position, value in enumerate(graph.outputs):
-            if _is_composite(value.type):
+            type_ = results[position] if position < len(results) else value.type
+            if _is_composite(type_):
                 own_value = body.outputs[position]
-                inner.forms[own_value] = fitted(Builder(body, None), inner.forms.get(own_value, own_value), value.type)
+                form = inner.forms.get(own_value, own_value)
+                inner.forms[own_value] = fitted(Builder(body, None), form, type_)
+                inner.types[own_value] = type_
         inner.outputs(body.output_names)
         return body
 

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
+from ir.demand import limits_in_force
 from ir.dims import (
+    Limits,
+    Max,
     Size,
     Undecided,
     decide_eq,
@@ -24,6 +27,7 @@ from ir.dims import (
     substitute,
     symbol,
     symbol_of,
+    terms,
 )
 from ir.graph import Graph
 from ir.op import Op, OpError, assume_equal, define, ints, op, require
@@ -67,6 +71,16 @@ def run(body: Graph, arrays: Sequence[Any]) -> tuple[Any, ...]:
     from ir.evaluate import evaluate_graph
 
     return evaluate_graph(body, arrays)
+
+
+def _above(following: Size, size: Size) -> tuple[Size, Size]:
+    """max(size, c) + k as c and size + k: from c on, the first term is `size` itself. Others stay what they are."""
+    for coefficient, monomial in terms(following):
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Max) and size in monomial[0].args:
+            others = [arg for arg in monomial[0].args if arg != size]
+            if not any(names(arg) & names(size) for arg in others):
+                return maximum(*others), following - maximum(*monomial[0].args) + size
+    return 0, following
 
 
 def no_rows(type_: TensorType) -> np.ndarray:
@@ -179,7 +193,11 @@ class Loop(Op):
         first, size, following = change
         name = symbol_of(size)
         try:
-            limit = None if name is None else self._limit_of(size, first, greatest(following, known))
+            within = Limits(limits_in_force())
+            for inner in [other for other in within if other.startswith(f"{self.label}.in.")]:
+                del within[inner]
+            within.update(known)
+            limit = None if name is None else self._limit_of(size, first, greatest(following, within))
         except Undecided:
             limit = None
         if name is None or limit is None:
@@ -195,10 +213,12 @@ class Loop(Op):
             again = substitute(following, {own: most})
             if not any(name.startswith(prefix) for name in names(most)) and decide_le(again, most):
                 return most
-        growth, steps = following - size, self.limit if self.steps is None else self.steps
+        steps = self.limit if self.steps is None else self.steps
+        least, following = _above(following, size)
+        growth = following - size
         if steps is None or any(name.startswith(prefix) for name in names(growth)):
             return None
-        return first + steps * maximum(growth, 0)
+        return maximum(first, least) + steps * maximum(growth, 0)
 
     def _after(self, type_: Type, label: str) -> Type:
         """A type inside the body as it is outside: sizes that differ from step to step get names of their own."""

@@ -201,3 +201,21 @@ def test_a_range_that_nothing_bounds_needs_a_bound(tmp_path: Path) -> None:
         dtype = np.int64 if kind == INT else np.float32
         feeds = {name: np.array(value, dtype) for name, value in zip(("from", "to", "by"), values)}
         agree(proto, tmp_path / f"{kind}{values}", feeds, dims={"n": (0, 9)})
+
+
+def test_an_unbounded_size_names_the_inputs_that_decide_it() -> None:
+    body = loop(
+        [helper.make_node("Identity", ["a"], ["row"]), helper.make_node("Identity", ["a"], ["next"])],
+        [info("i", [], TensorProto.INT64), info("going", [], TensorProto.BOOL), info("a", ["n"])],
+        [info("going", [], TensorProto.BOOL), info("next", ["n"]), info("row", ["n"])],
+    )
+    nodes = [
+        helper.make_node("Mul", ["half", "two"], ["trip"]),
+        helper.make_node("Loop", ["trip", "", "x"], ["last", "rows"], name="steps", body=body),
+    ]
+    number = [info(name, [], TensorProto.INT64) for name in ("half", "two")]
+    proto = model(nodes, [*number, info("x", ["n"])], [info("last", ["n"]), info("rows", ["m", "n"])])
+    with pytest.raises(CompileError, match="nothing bounds it") as raised:
+        CBackend(march="").pipeline().run(compiler.load(proto))
+    errors = getattr(raised.value, "errors", [raised.value])
+    assert {name for error in errors for name in error.needs} == {"half", "two"}

@@ -186,3 +186,27 @@ def test_sequences_of_strings(tmp_path: Path) -> None:
         {"s": [words[2:3]], "x": words[:1], "i": np.array(0), "two": np.array(3)},
     ]
     agree(model(nodes, inputs, outputs, opset=20), tmp_path, *feeds)
+
+
+def test_a_sequence_that_grows_in_a_branch_of_a_loop(tmp_path: Path) -> None:
+    grown = helper.make_graph([helper.make_node("SequenceInsert", ["s", "x"], ["longer"])], "then", [],
+                              [sequence("longer", None)])  # fmt: skip
+    kept = helper.make_graph([helper.make_node("Identity", ["s"], ["same"])], "else", [], [sequence("same", None)])
+    body = loop(
+        [
+            helper.make_node("Mod", ["i", "two"], ["odd"]),
+            helper.make_node("Cast", ["odd"], ["is_odd"], to=TensorProto.BOOL),
+            helper.make_node("If", ["is_odd"], ["s2"], then_branch=grown, else_branch=kept),
+        ],
+        [info("i", [], TensorProto.INT64), info("going", [], TensorProto.BOOL), sequence("s", None)],
+        [info("going", [], TensorProto.BOOL), sequence("s2", None)],
+    )
+    nodes = [
+        helper.make_node("Constant", [], ["two"], value_int=2),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Squeeze", ["shape"], ["trip"]),
+        helper.make_node("SequenceConstruct", ["y"], ["first"]),
+        helper.make_node("Loop", ["trip", "", "first"], ["all"], body=body),
+    ]
+    proto = model(nodes, [info("x", ["n"]), info("y", ["k"])], [sequence("all", None)])
+    agree(proto, tmp_path, *({"x": f32(n), "y": f32(k)} for n, k in ((5, 2), (1, 9), (4, 0))))
