@@ -54,7 +54,7 @@ class Backend:
 
         Raises UsageError where the target builds no such thing.
         """
-        raise UsageError("E0211", f"target {self.name} does not build '{product}'")
+        raise UsageError("E0206", f"target {self.name} does not build '{product}'")
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Runnable:
         """Makes an emitted folder runnable in this process."""

@@ -58,7 +58,7 @@ class CBackend(Backend):
         from backends.c.build import build_library, build_program
 
         if product not in ("so", "exe"):
-            raise UsageError("E0211", f"the C target emits c, so or exe, not '{product}'")
+            raise UsageError("E0206", f"the C target emits c, so or exe, not '{product}'")
         return (build_library if product == "so" else build_program)(folder, manifest, self, progress)
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Runnable:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from compiler.onnx.registry import onnx_op
@@ -21,19 +22,44 @@ def _with_bias(b: Any, y: Any, bias: Any, chosen: Any) -> Any:
     return y if bias is None else y + convert(b, b.gather(bias, chosen, axis=0), y)
 
 
-def _gated(
-    b: Any, gate: Any, up: Any, kind: str, alpha: float, beta: float, limit: float | None, is_limited_after: bool
-) -> Any:
-    """The activation of the gate times what it lets through."""
-    if kind == "geglu":
-        return b.gelu(gate, approximate=True) * up
-    if limit is not None:
-        up = b.clip(up, b.const(-limit, up.dtype), b.const(limit, up.dtype))
-        gate = gate if is_limited_after else b.min(gate, b.const(limit, gate.dtype))
-    active = gate * b.sigmoid(gate * alpha)
-    if limit is not None and is_limited_after:
-        active = b.min(active, b.const(limit, active.dtype))
-    return active * (up + beta)
+@dataclass(frozen=True)
+class _Gate:
+    """What stands between the products of an expert: a function of the first, or of the first (the gate) and another.
+
+    `fusion` says where that other stands: 0 in a third product, 1 beside each element of the gate, 2 behind the gate.
+    """
+
+    kind: str
+    alpha: float
+    beta: float
+    fusion: int
+    limit: float | None
+    is_limited_after: bool
+
+    def __call__(self, b: Any, first: Any, third: Any) -> Any:
+        """What goes into the second product, from the first and from the third where there is one."""
+        if self.kind not in ("swiglu", "geglu"):
+            y = _activated(b, first, self.kind)
+            return y if third is None else y * third
+        if self.fusion not in (0, 1, 2):
+            raise OpError(f"`swiglu_fusion` is {self.fusion}; it must be 0, 1 or 2")
+        if (self.fusion == 0) == (third is None) or (self.fusion == 0 and self.kind == "geglu"):
+            raise OpError(
+                f"`{self.kind}` has a third product of its own or one that is fused into the first, not both or neither"
+            )
+        return self._gated(b, *((first, third) if third is not None else _halves(b, first, self.fusion == 1)))
+
+    def _gated(self, b: Any, gate: Any, up: Any) -> Any:
+        """The activation of the gate times what it lets through."""
+        if self.kind == "geglu":
+            return b.gelu(gate, approximate=True) * up
+        if self.limit is not None:
+            up = b.clip(up, b.const(-self.limit, up.dtype), b.const(self.limit, up.dtype))
+            gate = gate if self.is_limited_after else b.min(gate, b.const(self.limit, gate.dtype))
+        active = gate * b.sigmoid(gate * self.alpha)
+        if self.limit is not None and self.is_limited_after:
+            active = b.min(active, b.const(self.limit, active.dtype))
+        return active * (up + self.beta)
 
 
 def _activated(b: Any, x: Any, kind: str) -> Any:
@@ -62,21 +88,6 @@ def _halves(b: Any, x: Any, is_interleaved: bool) -> tuple[Any, Any]:
     return first, second
 
 
-def _hidden(b: Any, first: Any, third: Any, kind: str, fusion: int, options: dict[str, Any]) -> Any:
-    """What the first product, and the third where there is one, give to the second."""
-    if kind not in ("swiglu", "geglu"):
-        y = _activated(b, first, kind)
-        return y if third is None else y * third
-    if fusion not in (0, 1, 2):
-        raise OpError(f"`swiglu_fusion` is {fusion}; it must be 0, 1 or 2")
-    if (fusion == 0) == (third is None) or (fusion == 0 and kind == "geglu"):
-        raise OpError(
-            f"`{kind}` has a third product of its own or one that is fused into the first, not both or neither"
-        )
-    gate, up = (first, third) if third is not None else _halves(b, first, fusion == 1)
-    return _gated(b, gate, up, kind, **options)
-
-
 def _routed(b: Any, logits: Any, k: int) -> tuple[Any, Any]:
     """The k greatest logits of each token, in f32 or wider, and whose they are."""
     if logits.rank != 2 or (isinstance(logits.shape[1], int) and not 1 <= k <= logits.shape[1]):
@@ -85,8 +96,8 @@ def _routed(b: Any, logits: Any, k: int) -> tuple[Any, Any]:
 
 
 def _mixed(
-    b: Any, x: Any, chosen: Any, shares: Any, products: list[Product | None], biases: list[Any],
-    hidden: Callable[[Any, Any], Any],
+    b: Any, x: Any, chosen: Any, shares: Any, products: list[Product | None],
+    biases: Sequence[Any], gate: _Gate,
 ) -> Any:  # fmt: skip
     """The outputs of the experts chosen for each token, added by their shares[t, k]."""
     if x.rank not in (2, 3):
@@ -96,7 +107,7 @@ def _mixed(
     first, second, third = products
     assert first is not None and second is not None
     up = None if third is None else _with_bias(b, third(tokens, chosen), biases[2], chosen)
-    inner = hidden(_with_bias(b, first(tokens, chosen), biases[0], chosen), up)
+    inner = gate(b, _with_bias(b, first(tokens, chosen), biases[0], chosen), up)
     y = _with_bias(b, second(inner, chosen), biases[1], chosen)
     y = b.reduce_sum(y * b.reshape(convert(b, shares, y), shape=(*shares.shape, 1)), axes=(1,), keepdims=False)
     return convert(b, b.reshape(y, shape=x.shape), x)
@@ -124,14 +135,10 @@ def MoE(
         return None if weights is None else lambda x, chosen: b.expert_matmul(x, weights, chosen)
 
     products = [product(w) for w in (fc1_experts_weights, fc2_experts_weights, fc3_experts_weights)]
-    options = {
-        "alpha": activation_alpha, "beta": activation_beta, "limit": swiglu_limit,
-        "is_limited_after": bool(swiglu_limit_after_activation),
-    }  # fmt: skip
-    return _mixed(
-        b, input, chosen, shares, products, [fc1_experts_bias, fc2_experts_bias, fc3_experts_bias],
-        lambda first, third: _hidden(b, first, third, activation_type, swiglu_fusion, options),
-    )  # fmt: skip
+    biases = (fc1_experts_bias, fc2_experts_bias, fc3_experts_bias)
+    gate = _Gate(activation_type, activation_alpha, activation_beta, swiglu_fusion, swiglu_limit,
+                 bool(swiglu_limit_after_activation))  # fmt: skip
+    return _mixed(b, input, chosen, shares, products, biases, gate)
 
 
 @onnx_op("QMoE", domain=_MS)
@@ -174,14 +181,10 @@ def QMoE(
         _quantised(b, weights, scales, zeros, bits or expert_weight_bits, block_size)
         for weights, scales, zeros, bits in inputs
     ]
-    options = {
-        "alpha": activation_alpha, "beta": activation_beta, "limit": swiglu_limit,
-        "is_limited_after": bool(swiglu_limit_after_activation),
-    }  # fmt: skip
-    return _mixed(
-        b, input, chosen, shares, products, [fc1_experts_bias, fc2_experts_bias, fc3_experts_bias],
-        lambda first, third: _hidden(b, first, third, activation_type, swiglu_fusion, options),
-    )  # fmt: skip
+    biases = (fc1_experts_bias, fc2_experts_bias, fc3_experts_bias)
+    gate = _Gate(activation_type, activation_alpha, activation_beta, swiglu_fusion, swiglu_limit,
+                 bool(swiglu_limit_after_activation))  # fmt: skip
+    return _mixed(b, input, chosen, shares, products, biases, gate)
 
 
 def _quantised(b: Any, weights: Any, scales: Any, zeros: Any, bits: int, block: int) -> Product | None:

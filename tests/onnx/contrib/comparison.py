@@ -6,7 +6,7 @@ is run at two sizes. Elements of four bits go in and out through casts, as ONNX 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -194,9 +194,14 @@ def refusal(case: Case) -> str:
     return caught.value.render()
 
 
+def by_name(*families: Callable[[], Iterator[Case]]) -> dict[str, Case]:
+    """The cases of functions called SUBJECT_cases, as SUBJECT-ID."""
+    return {f"{family.__name__.removesuffix('_cases')}-{case.id}": case for family in families for case in family()}
+
+
 def compiled(cases: Sequence[Case]) -> list[Case]:
     """Those that are run as C."""
     return [case for case in cases if case.c]
 
 
-__all__ = ["SIZES", "Case", "check_compiled", "check_interpreted", "compiled", "refusal"]
+__all__ = ["SIZES", "Case", "by_name", "check_compiled", "check_interpreted", "compiled", "refusal"]

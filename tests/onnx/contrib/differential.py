@@ -7,7 +7,7 @@ are symbols, and equal where they always are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +193,3 @@ def check_c(folder: Path, *groups: Sequence[Form]) -> None:
         results = loaded.run(feeds)
         for number, form in enumerate(chosen):
             form.compare(results, f"n{number}_")
-
-
-def with_constants(form: Form, *names: str) -> Form:
-    """The form with those operands as initializers."""
-    return replace(form, constants=names)

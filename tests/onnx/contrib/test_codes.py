@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.onnx.contrib.comparison import Case, check_compiled, check_interpreted, compiled, refusal
+from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled, refusal
 
 
 def real(*shape: int, seed: int = 0) -> np.ndarray:
@@ -50,7 +50,7 @@ def token_cases() -> Iterator[Case]:
     )
 
 
-CASES = {f"{f.__name__.removesuffix('_cases')}-{case.id}": case for f in (weight_cases, token_cases) for case in f()}
+CASES = by_name(weight_cases, token_cases)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -18,7 +18,7 @@ from onnx import helper
 from compiler.onnx.importer import import_model
 from compiler.onnx.load import read_model_proto
 from ir.evaluate import evaluate_graph
-from tests.onnx.contrib.comparison import Case, check_compiled, check_interpreted, compiled, refusal
+from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled, refusal
 
 HALF = 2e-3
 """Halves are rounded to 11 bits, once or twice."""
@@ -245,8 +245,7 @@ def dropout_cases() -> Iterator[Case]:
     yield Case("BitmaskDropout-one", "BitmaskDropout", [x], meaning=lambda x: x)
 
 
-FAMILIES = (conv_cases, nhwc_cases, matmul_cases, gemm_cases, activation_cases, dropout_cases)
-CASES = {f"{f.__name__.removesuffix('_cases')}-{case.id}": case for f in FAMILIES for case in f()}
+CASES = by_name(conv_cases, nhwc_cases, matmul_cases, gemm_cases, activation_cases, dropout_cases)
 
 
 @pytest.mark.parametrize("name", CASES)

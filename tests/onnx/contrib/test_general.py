@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.onnx.contrib.comparison import Case, check_compiled, check_interpreted, compiled, refusal
+from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled, refusal
 
 EXACT = 1e-12
 
@@ -192,10 +192,9 @@ def search_cases() -> Iterator[Case]:
     yield Case("words-none", "WordConvEmbedding", none, meaning=lambda s, w, *_: np.zeros((len(s), len(w)), np.float32))
 
 
-FAMILIES = (
+CASES = by_name(
     matrix_cases, movement_cases, range_cases, hash_cases, complex_cases, finite_cases, search_cases
 )  # fmt: skip
-CASES = {f"{f.__name__.removesuffix('_cases')}-{case.id}": case for f in FAMILIES for case in f()}
 
 
 @pytest.mark.parametrize("name", CASES)

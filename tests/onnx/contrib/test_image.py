@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.onnx.contrib.comparison import Case, check_compiled, check_interpreted, compiled, refusal
+from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled, refusal
 
 
 def real(*shape: int, seed: int = 0) -> np.ndarray:
@@ -107,8 +107,7 @@ def crop_cases() -> Iterator[Case]:
                c=True)  # fmt: skip
 
 
-FAMILIES = (pool_cases, norm_cases, sample_cases, crop_cases)
-CASES = {f"{f.__name__.removesuffix('_cases')}-{case.id}": case for f in FAMILIES for case in f()}
+CASES = by_name(pool_cases, norm_cases, sample_cases, crop_cases)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.onnx.contrib.comparison import Case, check_compiled, check_interpreted, compiled
+from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled
 
 NEAR_TIES = 0.01
 """The share of elements that may lie next to a tie, where scales are no powers of two."""
@@ -484,23 +484,10 @@ def linear_cases() -> Iterator[Case]:
     yield Case("dequantize-int32", "DequantizeLinear", [np.arange(-9, 9, dtype=np.int32), scale(0.1)], opset=21)
 
 
-CASES = {
-    f"{family.__name__.removesuffix('_cases')}-{case.id}": case
-    for family in (
-        binary_cases,
-        unary_cases,
-        softmax_cases,
-        selection_cases,
-        pool_cases,
-        mean_cases,
-        integer_cases,
-        matmul_cases,
-        gemm_cases,
-        conv_cases,
-        linear_cases,
-    )
-    for case in family()
-}
+CASES = by_name(
+    binary_cases, unary_cases, softmax_cases, selection_cases, pool_cases, mean_cases, integer_cases, matmul_cases,
+    gemm_cases, conv_cases, linear_cases,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

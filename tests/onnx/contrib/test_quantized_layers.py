@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.onnx.contrib.comparison import Case, check_compiled, check_interpreted, compiled, refusal
+from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled, refusal
 
 
 def real(*shape: int, seed: int = 0) -> np.ndarray:
@@ -129,8 +129,7 @@ def lstm_cases() -> Iterator[Case]:
                constants=weights, c=True)  # fmt: skip
 
 
-FAMILIES = (attention_cases, embedding_cases, lstm_cases)
-CASES = {f"{f.__name__.removesuffix('_cases')}-{case.id}": case for f in FAMILIES for case in f()}
+CASES = by_name(attention_cases, embedding_cases, lstm_cases)
 
 
 @pytest.mark.parametrize("name", CASES)
