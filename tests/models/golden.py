@@ -7,8 +7,10 @@ after it. A model with another bound has its reason beside it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,12 +67,12 @@ def exporter_names() -> list[str]:
     return sorted(p.name for p in (ROOT / "exporters").iterdir() if p.is_dir() and not p.name.startswith("_"))
 
 
-def difference(golden: Golden, made: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> str | None:
+def difference(golden: Golden, made: Mapping[str, Any], expected: dict[str, np.ndarray]) -> str | None:
     """What is wrong with the outputs `made`, or None."""
     for name, wanted in expected.items():
         if name not in made:
             return f"output {name} is missing"
-        got = made[name]
+        got = _rows(made[name], wanted.dtype) if isinstance(made[name], list) else made[name]
         if got.shape != wanted.shape or got.dtype != wanted.dtype:
             return f"{name} is {got.dtype}{got.shape}, not {wanted.dtype}{wanted.shape}"
         if not wanted.size:
@@ -83,6 +85,12 @@ def difference(golden: Golden, made: dict[str, np.ndarray], expected: dict[str, 
         if problem:
             return f"{name}: {problem}"
     return None
+
+
+def _rows(maps: list[Any], dtype: np.dtype) -> np.ndarray:
+    """A sequence of maps as the recorded outputs have it: their values, a row for each, in the order of the keys."""
+    assert all(list(each) == sorted(each) for each in maps)
+    return np.array([list(each.values()) for each in maps], dtype)
 
 
 def _far(golden: Golden, got: np.ndarray, wanted: np.ndarray) -> str | None:
