@@ -56,7 +56,7 @@ def evaluate_values(
                 _tell(node, operands[0], bound, graph)
             results = _compute(node, operands, bound)
             values.update(zip(node.outputs, results))
-            if late and node.op.defines:
+            if late and (node.op.defines or node.op.structural):
                 check_assumptions({}, late, bound, graph.demanded_by)
             for value in last_use.get(node, ()):
                 del values[value]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ir.blob import Blob
-from ir.dims import Dim, Limits, Size, Undecided, greatest, names, symbol
+from ir.dims import Dim, Limits, Size, Undecided, greatest, names, symbol, symbol_of
 from ir.kernel import Kernel
 from ir.types import TensorType
 
@@ -77,13 +77,16 @@ class Bind:
     any other size must have it. `copies`
     are buffers whose elements go into others, in order, when the new values are found good and not yet in force: the
     targets are of types in which the new values stand where the old ones stand in those of the sources. A negative
-    value where it `may_refuse` says that the program cannot do what it was given.
+    value where it `may_refuse` says that the program cannot do what it was given. What is demanded of the sizes is
+    checked where they are `settled`, and not where they are those of memory yet to be filled, or of the next step of a
+    loop, in which other sizes that they must agree with are still those of the step before.
     """
 
     pairs: tuple[tuple[Size, str | Size], ...]
     copies: tuple[tuple[str, str], ...] = ()
     sources: tuple[str, ...] = ()
     may_refuse: bool = False
+    settled: bool = True
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -119,6 +122,18 @@ def blocks_of(step: Step) -> tuple[tuple[Step, ...], ...]:
             return (body,)
         case _:
             return ()
+
+
+def told_by(steps: Sequence[Step]) -> set[str]:
+    """The symbols that have values after steps, whichever way branches go."""
+    found: set[str] = set()
+    for step in steps:
+        match step:
+            case Bind(pairs=pairs, settled=True):
+                found |= {name for name in (symbol_of(size) for size, _ in pairs) if name is not None}
+            case Branch(then=then, orelse=orelse):
+                found |= told_by(then) & told_by(orelse)
+    return found
 
 
 def touched(step: Step) -> tuple[str, ...]:

@@ -93,6 +93,8 @@ def _is_larger(program: Program, view: ProgramBuffer, base: ProgramBuffer) -> bo
         (view.type.elements,), (base.type.elements,), program.bounds, program.equal_dims
     ):
         return False
+    if (names(view.type.elements) | names(base.type.elements)) & program.limits.keys():
+        return _exceeds(program, program.capacity(view.type), program.capacity(base.type))
     return _exceeds(program, _bytes(view), _bytes(base))
 
 

@@ -14,7 +14,7 @@ from backends.c.names import Writer, comment, wrapped
 from backends.c.scalars import storage_type
 from backends.c.sizes import SUM, magnitude_text, paren, plain_text, size_text
 from ir.dims import Dim, Size, bounded, decide_le, names, substitute, symbol, symbol_of
-from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
+from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, told_by
 
 _SOURCES_SHOWN = 8
 _WORTH_THREADS = 16384  # scalar statements: some microseconds, which is what waking a thread takes
@@ -63,6 +63,7 @@ class Steps:
                 self.write(block)
             self.out.depth -= 1
         self.out.line("}")
+        self.known |= told_by((step,)) & self.model.program.limits.keys()
 
     def _bind(self, step: Bind) -> None:
         """Sizes take their values, all at once; each is checked against its limit, or against what it must be."""
@@ -74,12 +75,15 @@ class Steps:
             refused = " || ".join(f"{value} < 0" for value in values)
             self.out.line(f"if ({refused}) return {status(self.model, 'ERROR_UNSUPPORTED')};")
         if len(values) == 1 and not step.copies and told[0] is not None:
-            self.out.line(f"{self.size(step.pairs[0][0])} = {values[0]};")
-            self._check_limit(told[0], self.size(symbol(told[0])))
+            if step.pairs[0][0] != step.pairs[0][1]:
+                self.out.line(f"{self.size(step.pairs[0][0])} = {values[0]};")
+            if step.settled or not isinstance(step.pairs[0][1], int):
+                self._check_limit(told[0], self.size(symbol(told[0])))
         else:
             with self.out.block("") if any(told) else nullcontext():
                 self._bind_together(step, told, values)
-        self._check_equal({name for name in told if name is not None})
+        if step.settled:
+            self._check_equal({name for name in told if name is not None})
 
     def _bind_together(self, step: Bind, told: list[str | None], values: list[str]) -> None:
         """Several sizes, and copies between: new values are computed and checked before anything changes."""
@@ -91,7 +95,8 @@ class Steps:
                 continue
             fresh[name] = f"new_{self.model.local(name)}"
             self.out.line(f"const int64_t {fresh[name]} = {value};")
-            self._check_limit(name, fresh[name])
+            if step.settled or not value.isdigit():
+                self._check_limit(name, fresh[name])
         for source, target in step.copies:
             type_ = self.model.program.buffers[source].type
             count = self.size(type_.elements * type_.dtype.itemsize)

@@ -14,7 +14,7 @@ import numpy as np
 from backends.reference.kernel import GARBAGE, compile_kernel, spoil
 from ir.bind import bind_sizes, check_assumptions
 from ir.dims import Size, dim_text, evaluate, names, symbol_of
-from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
+from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, told_by
 from ir.types import string
 
 
@@ -63,6 +63,7 @@ class _Machine:
                     holds = self.array(step.condition).reshape(-1)[0]
                     with self.demanding(step.equal_then if holds else step.equal_orelse):
                         self.run(step.then if holds else step.orelse)
+                    self.known |= told_by((step,))
                 case Bind():
                     self.bind(step)
                 case Repeat():
@@ -77,10 +78,11 @@ class _Machine:
         if step.may_refuse and min(values) < 0:
             raise ValueError("an input is of a form that this program does not read")
         told: dict[str, int] = {}
-        for (size, _), value in zip(step.pairs, values):
+        for (size, of), value in zip(step.pairs, values):
             name = symbol_of(size)
             if name is not None and name in self.program.limits:
-                if told.setdefault(name, self.within_limit(name, value)) != value:
+                is_memory = isinstance(of, int) and not step.settled
+                if told.setdefault(name, value if is_memory else self.within_limit(name, value)) != value:
                     raise ValueError(f"the size {name} is {told[name]}; the run gives {value} as well")
             elif evaluate(size, self.sizes) != value:
                 raise ValueError(f"the size {dim_text(size)} is {evaluate(size, self.sizes)}; the run gives {value}")
@@ -89,6 +91,8 @@ class _Machine:
             self.memory(self.program.buffers[target], elements.shape)[...] = elements
         for name, value in told.items():
             self.set(name, value)
+        if not step.settled:
+            return
         self.known |= told.keys()
         for group, limit in self.program.limits.products.items():
             product = math.prod(max(1, self.sizes[name]) for name in group)

@@ -19,7 +19,7 @@ from compiler.pipeline import lower_pass
 from ir import types as t
 from ir.blob import ArrayBlob
 from ir.demand import Pair, demanded_limit
-from ir.dims import Dim, Limits, Size, Undecided, bounded, greatest, names, symbol, symbol_of, upper_bound
+from ir.dims import Dim, Limits, Size, Undecided, bounded, greatest, minimum, names, symbol, symbol_of, upper_bound
 from ir.element import Alignment, KernelBuilder, Names, Output, Tensor, aligned, buffer_tensor, const, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
@@ -313,15 +313,17 @@ class _Lowering:
         stacked = [self.buffer(value, "arena") for value in node.outputs[op_.carried :]]
         most = self.limits.get(op_.total) if op_.steps is None else op_.steps
         self.limits[counter] = _ENDLESS if most is None and not stacked else most
-        pairs = _differing(states, first)
+        steps = self.bind(_differing(states, first), copies, node)
+        told = self.told_of_rows(node)
+        memory: list[tuple[Size, Size]] = [(size, 0) for size in told]
         if op_.steps is None and stacked:
-            pairs.append((symbol(op_.total), 0 if most is None else most))  # rows are as far apart as ever
-        steps = self.bind(pairs, copies, node)
+            memory.append((symbol(op_.total), 0 if most is None else most))  # rows are as far apart as ever
+        steps += self.bind(memory, [], node, settled=False)
         body = self.loop_body(node, counter, number, stops)
         demands = self.demands(op_.body)
         trips = None if trip is None else self.operand(trip)
         steps.append(Repeat(counter, trips, self.of[going] if stops else None, tuple(body), node.sources, demands))
-        pairs = _differing(node.outputs[: op_.carried], states)
+        pairs = [*_differing(node.outputs[: op_.carried], states), *zip(told, told)]
         if op_.steps is None and stacked:
             pairs.append((symbol(op_.total), symbol(counter)))
         for value, state in zip(node.outputs, states):
@@ -340,14 +342,26 @@ class _Lowering:
         after, rows = results[: op_.carried], results[op_.carried :]
         outs = node.outputs[op_.carried :]
         pairs = [pair for out, row in zip(outs, rows) for pair in _differing_shapes(out.shape[1:], row.shape)]
-        steps += self.bind(pairs, [], node)
+        later, told = minimum(symbol(counter), 1), self.told_of_rows(node)
+        # Each row is as long as the first.
+        same: list[tuple[Size, Size]] = [(later * (size - own), 0) for size, own in pairs if size in told]
+        steps += self.bind(same, [], node)
+        steps += self.bind(pairs, [], node, settled=False)
         for out, row in zip(outs, rows):
             kernel = _row_kernel(row.tensor, out.tensor, counter)
             steps.append(self.call(kernel, (self.operand(row), self.of[out]), node.sources))
         _, going, *inner = op_.body.inputs
         states = inner[: op_.carried]
         copies = self.carry([*([going] if stops else []), *states], [*([again] if stops else []), *after])
-        return steps + self.bind(_differing(states, after), copies, node)
+        return steps + self.bind(_differing(states, after), copies, node, settled=False)
+
+    def told_of_rows(self, node: Node) -> list[Size]:
+        """The sizes of what a loop stacks that only its steps tell."""
+        op_ = node.op
+        assert isinstance(op_, Loop)
+        outs, rows = node.outputs[op_.carried :], op_.body.outputs[1 + op_.carried :]
+        pairs = [pair for out, row in zip(outs, rows) for pair in _differing_shapes(out.shape[1:], row.shape)]
+        return list(dict.fromkeys(size for size, _ in pairs if symbol_of(size) in self.limits))
 
     def carry(self, states: list[Value], after: list[Value]) -> list[tuple[str, str]]:
         """Copies of the values after a step into the buffers of those before it, as if all were made at once."""
@@ -367,9 +381,13 @@ class _Lowering:
             late.append((source, self.of[state]))
         return early + late
 
-    def bind(self, pairs: list[tuple[Size, Size]], copies: list[tuple[str, str]], node: Node) -> list[Step]:
+    def bind(
+        self, pairs: list[tuple[Size, Size]], copies: list[tuple[str, str]], node: Node, *, settled: bool = True
+    ) -> list[Step]:
         """The step that gives sizes other sizes as their values, and copies; none where there is nothing to do."""
-        return [Bind(tuple(dict.fromkeys(pairs)), tuple(copies), node.sources)] if pairs or copies else []
+        if not pairs and not copies:
+            return []
+        return [Bind(tuple(dict.fromkeys(pairs)), tuple(copies), node.sources, settled=settled)]
 
     def constant(self, array: np.ndarray, hint: str) -> str:
         """The buffer of a constant."""

@@ -1,12 +1,11 @@
 """Control flow: ops whose attributes are graphs that run under a condition, or many times.
 
-The graphs are closed: what they use from outside arrives as operands. Only a graph interpreter runs loops; a backend
-may emit `if_` as a branch.
+The graphs are closed: what they use from outside arrives as operands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,6 +123,41 @@ class If_(Op):
         return outs[0] if len(outs) == 1 else outs
 
 
+def told_inside(graph: Graph) -> set[str]:
+    """The symbols whose values only the nodes of a graph tell, and each run of it anew."""
+    found: set[str] = set()
+    for node in graph.nodes():
+        found |= {name for name in map(symbol_of, node.op.sizes_defined()) if name is not None}
+        if node.op.structural:
+            given = {name for value in node.inputs if value is not None for name in names_in(value.type)}
+            found |= {name for value in node.outputs for name in names_in(value.type)} - given
+    return found & graph.limits.keys()
+
+
+def names_in(type_: Type) -> set[str]:
+    """The symbols in the sizes of a type, and of the elements of one that has elements."""
+    while isinstance(type_, (SequenceType, OptionalType)):
+        type_ = type_.element
+    return {name for size in type_.shape for name in names(size)} if isinstance(type_, TensorType) else set()
+
+
+def outside(type_: Type, label: str, changes: Callable[[str], bool]) -> Type:
+    """A type inside a body as it is outside, where sizes of symbols that differ from step to step have other names."""
+    if isinstance(type_, SequenceType):
+        return SequenceType(outside(type_.element, label, changes))
+    if isinstance(type_, OptionalType):
+        return OptionalType(outside(type_.element, label, changes))
+    if not isinstance(type_, TensorType):
+        return type_
+    sizes: list[Size] = []
+    for axis, size in enumerate(type_.shape):
+        differs = any(map(changes, names(size)))
+        sizes.append(symbol(f"{label}.{axis}") if differs else size)
+        if differs:
+            define(sizes[-1], size)
+    return type_.with_shape(sizes)
+
+
 @op
 class Loop(Op):
     """`body` run while its condition holds, at most `trip` times.
@@ -164,10 +198,12 @@ class Loop(Op):
         types: list[Type] = []
         self._define(values)
         for i, inner in enumerate(inputs[2 : 2 + self.carried]):
-            types.append(self._after(inner.type, self.results[i] if self.results else f"{self.label}.{i}"))
+            own = self.results[i] if self.results else f"{self.label}.{i}"
+            types.append(outside(inner.type, own, self._changes))
+        inside = told_inside(self.body)
         for i, value in enumerate(outputs[1 + self.carried :]):
-            inner_type = self._after(value.tensor, f"{self.label}.stacked.{i}")
-            types.append(TensorType(value.dtype, (first, *getattr(inner_type, "shape", ()))))
+            row = outside(value.tensor, f"{self.label}.stacked.{i}", lambda name: self._changes(name) or name in inside)
+            types.append(TensorType(value.dtype, (first, *getattr(row, "shape", ()))))
         return types[0] if len(types) == 1 else tuple(types)
 
     def _define(self, values: Sequence[Type]) -> None:
@@ -220,22 +256,9 @@ class Loop(Op):
             return None
         return maximum(first, least) + steps * maximum(growth, 0)
 
-    def _after(self, type_: Type, label: str) -> Type:
-        """A type inside the body as it is outside: sizes that differ from step to step get names of their own."""
-        if isinstance(type_, SequenceType):
-            return SequenceType(self._after(type_.element, label))
-        if isinstance(type_, OptionalType):
-            return OptionalType(self._after(type_.element, label))
-        if not isinstance(type_, TensorType):
-            return type_
-        prefix = f"{self.label}.in."
-        sizes: list[Size] = []
-        for axis, size in enumerate(type_.shape):
-            changes = any(name.startswith(prefix) for name in names(size))
-            sizes.append(symbol(f"{label}.{axis}") if changes else size)
-            if changes:
-                define(sizes[-1], size)
-        return type_.with_shape(sizes)
+    def _changes(self, name: str) -> bool:
+        """Whether a symbol is a size of what is carried that differs from step to step."""
+        return name.startswith(f"{self.label}.in.")
 
     def reference(self, trip: np.ndarray | None, condition: np.ndarray | None, *values: Any) -> Any:
         carried, captures = list(values[: self.carried]), values[self.carried :]
@@ -262,6 +285,7 @@ class Scan(Op):
 
     The body takes the states and one slice of each scanned tensor (along `in_axes`, backwards where `backward`), and
     gives the next states and slices of the stacked outputs (along `out_axes`, filled backwards where `out_backward`).
+    Sizes that only a run tells are symbols that begin with `label`.
     """
 
     structural = True
@@ -271,6 +295,7 @@ class Scan(Op):
     backward: tuple[bool, ...] = ()
     out_axes: ints = ()
     out_backward: tuple[bool, ...] = ()
+    label: str = "scan"
 
     def infer(self, *values: Type) -> Any:
         inputs, outputs = self.body.inputs, self.body.outputs
@@ -282,8 +307,11 @@ class Scan(Op):
             require(decide_eq(lengths[0], other) is not False, lambda: f"scan: lengths are {lengths}")
             assume_equal(lengths[0], other)
         types: list[Type] = [v.type for v in inputs[: self.states]]
-        for value, axis in zip(outputs[self.states :], self.out_axes):
-            types.append(value.tensor.with_shape((*value.shape[:axis], lengths[0], *value.shape[axis:])))
+        inside = told_inside(self.body)
+        for i, (value, axis) in enumerate(zip(outputs[self.states :], self.out_axes)):
+            row = outside(value.tensor, f"{self.label}.stacked.{i}", inside.__contains__)
+            shape = getattr(row, "shape", ())
+            types.append(value.tensor.with_shape((*shape[:axis], lengths[0], *shape[axis:])))
         return types[0] if len(types) == 1 else tuple(types)
 
     def reference(self, *values: Any) -> Any:
@@ -319,7 +347,7 @@ class Scan(Op):
             at = [c.sub(last, step) if flip else step for flip in self.backward]
             slices = [c.gather(x, i, axis=a) for x, i, a in zip(inner[self.states :], at, self.in_axes)]
             body.set_outputs([going, *c.splice(self.body, [*inner[: self.states], *slices, *captures])])
-        loop = Loop(body, self.states, label="scan", steps=length)
+        loop = Loop(body, self.states, label=self.label, steps=length)
         made = b.apply(loop, b.dims(length), None, *values)
         results = list(made if isinstance(made, tuple) else (made,))
         for i, (axis, flip) in enumerate(zip(self.out_axes, self.out_backward), start=self.states):
@@ -336,4 +364,4 @@ def _placed(b: Any, rows: Any, axis: int, flip: bool) -> Any:
     return b.transpose(rows, perm=(*others[:axis], 0, *others[axis:])) if axis else rows
 
 
-__all__ = ["If_", "Loop", "Scan", "joined_element", "merged_type", "run"]
+__all__ = ["If_", "Loop", "Scan", "joined_element", "merged_type", "names_in", "run", "told_inside"]

@@ -5,6 +5,7 @@ What is decided when compiling is inlined: a branch whose condition is known, a 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from compiler.onnx.conditions import Knowledge, equal_sizes, implied
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.demand import unequal
-from ir.dims import decide_eq, maximum, names, symbol
+from ir.dims import decide_eq, maximum, symbol
 from ir.graph import Graph
 from ir.op import OpError, UnknownValue
-from ir.ops.control import If_, joined_element
+from ir.ops.control import If_, joined_element, names_in
 from ir.ops.control import Loop as LoopOp
 from ir.ops.control import Scan as ScanOp
 from ir.types import OptionalType, SequenceType, TensorType, Type
@@ -27,7 +28,8 @@ UNROLL = 64
 
 def label(b: Any) -> str:
     """A name for sizes that depend on what a node does at run time."""
-    return f"{b.ref.path}/{b.ref.name}" if b.ref.path else b.ref.name
+    made = b.unique_label()
+    return made if b.ref.path else made[1:]
 
 
 @onnx_op("If", since=1)
@@ -105,7 +107,9 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
     """A loop that runs as a graph. Types of carried values are widened until the body keeps them."""
     prefix, count = label(b), len(carried)
     types: list[Type] = [v.type for v in carried]
+    labels = dict(b.scope.importer.labels)
     for _ in range(4):
+        b.scope.importer.labels = Counter(labels)  # what is imported again keeps its names
         given = [TensorType(t.i64, ()), TensorType(t.bool_, ()), *types]
         graph, captured = b.subgraph(body, given, "body", Knowledge(steps=(trip, cond)))
         made = [v.type for v in graph.outputs[1 : 1 + count]]
@@ -124,13 +128,6 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
         goes = cond is None or bool(cond.content.reshape(-1)[0])
         loop = LoopOp(graph, count, prefix, steps=most if goes else 0)
     return b.apply(loop, trip, cond, *carried, *captured)
-
-
-def names_in(type_: Type) -> set[str]:
-    """The symbols in the sizes of a type, and of the elements of one that has elements."""
-    while isinstance(type_, (SequenceType, OptionalType)):
-        type_ = type_.element
-    return {name for size in type_.shape for name in names(size)} if isinstance(type_, TensorType) else set()
 
 
 def _widened(before: Type, after: Type, prefix: str) -> Type:
@@ -177,7 +174,7 @@ def Scan(
     for state, after in zip(states, graph.outputs):
         if state.type != after.type:
             raise OpError(f"a state is {state.type} at first and {after.type} later")
-    return b.apply(ScanOp(graph, count, axes, backward, out_axes, out_backward), *states, *scanned, *captured)
+    return b.apply(ScanOp(graph, count, axes, backward, out_axes, out_backward, label(b)), *states, *scanned, *captured)
 
 
 def _scan_steps(
