@@ -28,8 +28,8 @@ from ir.types import TensorType
 DEVICES = ("CPU", "REFERENCE")
 _CONSTANT_ELEMENTS = 64
 """An input with more elements is data, not a parameter, and is never made a constant."""
-_CONSTANT_KINDS = "biufV"
-"""Kinds of NumPy types of inputs that may be made constants: bools and numbers (V are the small floats)."""
+_CONSTANT_KINDS = "biu"
+"""Kinds of NumPy types of inputs that may be made constants: bools and integers."""
 
 
 class SesameRep(BackendRep):
@@ -99,7 +99,7 @@ class SesameRep(BackendRep):
 
 
 def _may_be_parameter(type_: onnx.TypeProto) -> bool:
-    """Whether an input may be a shape, a scale, an axis, a count or a mode: numbers or bools of rank 0 or 1."""
+    """Whether an input may be a shape, an axis, a count or a mode: integers or bools of rank 0 or 1."""
     if not type_.HasField("tensor_type") or not type_.tensor_type.HasField("shape"):
         return False
     dtype = onnx.helper.tensor_dtype_to_np_dtype(type_.tensor_type.elem_type)

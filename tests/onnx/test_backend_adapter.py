@@ -180,3 +180,26 @@ def test_what_no_input_helps_is_refused_at_once_or_when_run() -> None:
     unknown = model_of([helper.make_node("Frobnicate", ["x"], ["y"], domain="my.ops")], [big], ["y"])
     with pytest.raises(CompileError):
         onnx_backend.prepare(unknown, "REFERENCE").run([np.zeros((2, 2), np.float32)])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "is_parameter"), [("INT64", True), ("BOOL", True), ("FLOAT", False), ("STRING", False)]
+)
+def test_floats_and_texts_never_become_constants(
+    dtype: str, is_parameter: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever asks for them: a computation on them would be folded away when compiling."""
+    x = helper.make_tensor_value_info("x", TensorProto.DataType.Value(dtype), [1])
+    model = model_of([helper.make_node("Identity", ["x"], ["y"])], [x], ["y"])
+    refusal = UnsupportedError("E0402", "asked for")
+    refusal.needs = ("x",)
+
+    def refuse(model: object, device: str, options: object, constants: dict[str, np.ndarray]) -> None:
+        raise refusal
+
+    monkeypatch.setattr(onnx_backend, "_prepare", refuse)
+    if is_parameter:
+        assert onnx_backend.prepare(model, "REFERENCE")._asked == {"x"}
+    else:
+        with pytest.raises(UnsupportedError, match="asked for"):
+            onnx_backend.prepare(model, "REFERENCE")
