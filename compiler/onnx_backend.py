@@ -1,8 +1,9 @@
 """The `onnx.backend` interface: `prepare`, `run_model`, `run_node`, `supports_device`.
 
 Device "CPU" is compiled C, "REFERENCE" the interpreter of the imported graph. Where a model is refused since inputs
-that give shapes, axes, counts or modes must be known when compiling, exactly these take the values of the run, as the
-refusal names them. The artifact is for these values; a run with others compiles again.
+that give shapes, axes, counts or modes must be known when compiling (a rank depends on them, or in C nothing bounds a
+size that they give), exactly these take the values of the run, as the refusal names them. The artifact is for these
+values; a run with others compiles again.
 """
 
 from __future__ import annotations

@@ -92,6 +92,11 @@ def choose(b: Any, condition: Any, yes: Any, no: Any) -> Any:
     return b.where(condition, scalar(b, yes), scalar(b, no))
 
 
+def demand(b: Any, condition: Any) -> None:
+    """Has a run refuse its inputs unless the condition, a bool scalar, holds."""
+    told(b, b.cast(condition, to=t.i64), 1)
+
+
 def told(b: Any, value: Any, size: Size, limit: Size | None = None, others: Sequence[Size] = ()) -> Size:
     """`size`, which is from here on the number in the i64 scalar `value`; see the op `told`."""
     if value.content is not None and value.content.reshape(-1).tolist()[0] == size:
@@ -102,7 +107,6 @@ def told(b: Any, value: Any, size: Size, limit: Size | None = None, others: Sequ
 
 
 __all__ = [
-    "FARTHEST",
-    "choose", "count_of", "elements_of", "is_known", "known_numbers", "number", "numbers", "scalar", "sizes_of",
-    "told", "vector",
+    "FARTHEST", "choose", "count_of", "demand", "elements_of", "is_known", "known_numbers", "number", "numbers",
+    "scalar", "sizes_of", "told", "vector",
 ]  # fmt: skip

@@ -13,13 +13,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from compiler.errors import CompileError, NodeRef, Problems, UnsupportedError
+from compiler.errors import UnsupportedError
 from compiler.passes.fuse import is_view
+from compiler.passes.limits import limits_known, limits_of
 from compiler.pipeline import lower_pass
 from ir import types as t
 from ir.blob import ArrayBlob
-from ir.demand import Pair, demanded_limit
-from ir.dims import Dim, Limits, Size, Undecided, bounded, greatest, minimum, names, symbol, symbol_of, upper_bound
+from ir.demand import Pair
+from ir.dims import Dim, Limits, Size, bounded, minimum, names, symbol, symbol_of, upper_bound
 from ir.element import Alignment, KernelBuilder, Names, Output, Tensor, aligned, buffer_tensor, const, identity, naming
 from ir.expr import Expr, Index, Reduce, Var, children, loop_var, transform
 from ir.graph import Graph, Node, Value
@@ -28,7 +29,6 @@ from ir.op import operand_names
 from ir.ops.control import Loop
 from ir.ops.fused import structure_of
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
-from ir.program_flow import inputs_behind
 from ir.schedule import SUFFIXES
 from ir.types import TensorType
 
@@ -44,7 +44,7 @@ def lower(graph: Graph) -> Program:
     program.demanded_by, program.kinds = dict(graph.demanded_by), dict(graph.kinds)
     _check_tensors(graph)
     with bounded(graph.bounds):
-        state = _Lowering(program, limits=_limits_known(graph))
+        state = _Lowering(program, limits=limits_known(graph))
         for value, name in zip(graph.inputs, [v.name for v in graph.inputs]):
             state.buffer(value, "input")
             program.inputs.append(state.of[value])
@@ -53,51 +53,8 @@ def lower(graph: Graph) -> Program:
         steps = state.nodes(graph)
         state.finish_outputs(graph, steps)
         program.steps = [*state.first, *steps]
-        program.limits = _limits(program, state.limits)
+        program.limits = limits_of(program, state.limits)
     return program
-
-
-def _limits_known(graph: Graph) -> Limits[Size | None]:
-    """The limits of the symbols that only a run tells; where an op has none, one that a demand of the graph implies."""
-    late, found = graph.limits.keys(), Limits(graph.limits)
-    for name, limit in graph.limits.items():
-        found[name] = demanded_limit(name, graph.equal_dims, late) if limit is None else limit
-    return found
-
-
-def _limits(program: Program, limits: Limits[Size | None]) -> Limits[Size]:
-    """The symbols that steps bind, and what they are at most in terms of the others. Raises Problems for those that
-    nothing bounds."""
-    found: Limits[Size] = Limits()
-    problems: list[CompileError] = []
-    bound = {name for step in program.walk() for name in _names_bound(step) if name in limits}
-    for name in sorted(bound):
-        try:
-            found[name] = greatest(symbol(name), limits)
-        except Undecided:
-            problems.append(_unlimited(name, program))
-    if problems:
-        raise problems[0] if len(problems) == 1 else Problems(problems)
-    groups = {group.intersection(found): limit for group, limit in limits.products.items()}
-    found.products = {group: greatest(limit, limits) for group, limit in groups.items() if len(group) > 1}
-    return found
-
-
-def _names_bound(step: Step) -> list[str]:
-    if isinstance(step, Repeat):
-        return [step.step]
-    pairs = step.pairs if isinstance(step, Bind) else ()
-    return [name for name in (symbol_of(size) for size, _ in pairs) if name is not None]
-
-
-def _unlimited(name: str, program: Program) -> UnsupportedError:
-    """The error for a size that only a run tells and that has no limit."""
-    step = next(s for s in program.walk() if name in _names_bound(s))
-    node = NodeRef(step.sources[0], "", "sesame") if step.sources else None
-    message = f"the size '{name}' is known only when the model runs, and nothing bounds it"
-    error = UnsupportedError("E0411", message, node=node, help=f"give it a bound: --dim {name}=0..1000")
-    error.needs = inputs_behind(program, name)
-    return error
 
 
 def _check_tensors(graph: Graph) -> None:

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 import compiler
 from backends.c import CBackend
 from backends.reference.program import run_program
+from compiler import onnx_backend
 from compiler.errors import CompileError
 from ir.evaluate import EvaluationError, evaluate_graph
 from ir.verify import verify_graph, verify_program
@@ -421,3 +422,82 @@ def test_mel_weights(tmp_path: Path) -> None:
     net = Compiled(proto, tmp_path, dims={"a": (0, 20), "b": (0, 9)})
     net.agree(*feeds)
     net.refuse({**feeds[0], "bins": np.array(0)}, {**feeds[0], "high": np.array(5000, np.float32)}, status=LIMIT)
+
+
+def test_what_nothing_bounds_is_refused_by_c_with_the_input_behind_it() -> None:
+    feeds = {"x": ramp(3, 1), "shape": ints(2, 3, 4)}
+    proto = single("Expand", feeds, rank=3)
+    loaded = compiler.load(proto)
+    assert evaluate_graph(loaded.graph, list(feeds.values()))[0].shape == (2, 3, 4)  # the interpreter needs no bound
+    with pytest.raises(CompileError, match=r"nothing bounds it") as caught:
+        CBackend(march="").pipeline().run(loaded)
+    errors = getattr(caught.value, "errors", [caught.value])
+    assert all(error.needs == ("shape",) and "--dim y0_d" in error.help for error in errors)
+    rep = onnx_backend.prepare(proto)
+    assert rep.run(list(feeds.values()))[0].shape == (2, 3, 4)
+    assert rep.specialised == ("shape",)
+
+
+def test_what_is_known_of_a_shape_stays_known(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Concat", ["n", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [24]),
+              helper.make_tensor_value_info("n", TensorProto.INT64, [1])]  # fmt: skip
+    rest = helper.make_tensor("rest", TensorProto.INT64, [2], [4, -1])
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 3)]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, [rest])
+    net = Compiled(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path)
+    assert net.loaded.graph.outputs[0].shape[1] == 4
+    net.agree({"x": ramp(24), "n": ints(2)}, {"x": ramp(24), "n": ints(6)})
+    net.refuse({"x": ramp(24), "n": ints(5)})
+
+
+def test_parameters_told_inside_of_branches(tmp_path: Path) -> None:
+    def branch(name: str, shape: str) -> Any:
+        made = helper.make_node("Reshape", ["x", shape], [f"{name}.r"])
+        out = helper.make_tensor_value_info(f"{name}.y", TensorProto.FLOAT, None)
+        return helper.make_graph([made, helper.make_node("Neg", [f"{name}.r"], [f"{name}.y"])], name, [], [out])
+
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("yes", "s"), else_branch=branch("no", "t"))
+    info = helper.make_tensor_value_info
+    inputs = [info("x", TensorProto.FLOAT, ["n", 6]), info("c", TensorProto.BOOL, [])]
+    inputs += [info(name, TensorProto.INT64, [2]) for name in ("s", "t")]
+    graph = helper.make_graph([node], "net", inputs, [info("y", TensorProto.FLOAT, [None, None])])
+    net = Compiled(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path)
+    feeds = {"x": ramp(4, 6), "s": ints(3, 8), "t": ints(-1, 2)}
+    net.agree({**feeds, "c": np.array(True)}, {**feeds, "c": np.array(False)})
+    net.refuse({**feeds, "c": np.array(True), "s": ints(5, 5)}, status=LIMIT)
+
+
+def test_running_totals_along_an_axis_that_only_a_run_tells(tmp_path: Path) -> None:
+    x = ramp(2, 3)
+    net = Compiled(single("CumSum", {"x": x, "axis": np.array(0)}, rank=2, opset=14), tmp_path)
+    net.agree(*({"x": x, "axis": np.array(axis)} for axis in (0, 1, -2)))
+    net.refuse({"x": x, "axis": np.array(2)}, {"x": x, "axis": np.array(-3)})
+
+
+def test_crops_of_a_size_that_only_a_run_tells(tmp_path: Path) -> None:
+    x = ramp(1, 1, 5, 5)
+    feeds = {"x": x, "boxes": np.array([[0, 0, 1, 1]], np.float32), "at": np.zeros(1, np.int32), "size": ints(0, 0)}
+    proto = single("CropAndResize", feeds, rank=[1, 1, "h", "w"], domain="com.microsoft")
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    net = Compiled(proto, tmp_path, dims={"h": (0, 5), "w": (0, 5)})
+    sizes = [(5, 5), (3, 2), (2, 5)]
+    corners = [x[:, :, :: 4 // (h - 1), :: 4 // (w - 1)] for h, w in sizes]
+    net.agree(*({**feeds, "size": ints(*size)} for size in sizes), wanted=[[corner] for corner in corners])
+    net.refuse({**feeds, "size": ints(6, 5)}, status=LIMIT)
+
+
+def test_a_transposed_convolution_with_pads_that_only_a_run_tells(tmp_path: Path) -> None:
+    x, w = ramp(1, 1, 3, 4), np.ones((1, 1, 3, 3), np.float32)
+    feeds = {"x": x, "w": w, "pads": ints(0, 0, 0, 0)}
+    proto = single("ConvTransposeWithDynamicPads", feeds, rank=4, domain="com.microsoft", strides=[2, 2])
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    net = Compiled(proto, tmp_path)
+    full = ReferenceEvaluator(single("ConvTranspose", {"x": x, "w": w}, rank=4, strides=[2, 2])).run(None, feeds)[0]
+    chosen = [(0, 0, 0, 0), (1, 2, 0, 1), (3, 0, 4, 9)]
+    wanted = [[full[:, :, p[0] : full.shape[2] - p[2], p[1] : full.shape[3] - p[3]]] for p in chosen]
+    net.agree(*({**feeds, "pads": ints(*pads)} for pads in chosen), wanted=wanted)
+    net.refuse({**feeds, "pads": ints(-1, 0, 0, 0)}, {**feeds, "pads": ints(9, 0, 9, 0)})

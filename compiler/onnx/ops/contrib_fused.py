@@ -12,6 +12,8 @@ from compiler.onnx.ops.contraction import Conv, ConvTranspose
 from compiler.onnx.ops.shape import normal_axis
 from compiler.onnx.ops.windows import channels_first, channels_last_again
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import elements_of, told
+from ir.dims import Dim, Size
 from ir.op import OpError
 from ir.ops.norm import convert, widen
 
@@ -99,9 +101,17 @@ def ConvTransposeWithDynamicPads(
     dilations: tuple[int, ...] = (), group: int = 1, kernel_shape: tuple[int, ...] = (),
     output_padding: tuple[int, ...] = (), strides: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
-    pads = () if Pads is None else b.sizes(Pads, "Pads")
+    rank = max(X.rank - 2, 1)
+    pads: list[Size] = []
+    for n, pad in enumerate(() if Pads is None else elements_of(b, Pads, "Pads")):
+        if isinstance(pad, (int, Dim)):
+            pads.append(pad)
+            continue
+        size, span = X.shape[2 + n % rank], W.shape[2 + n % rank]
+        most = size * max(strides, default=1) + span * max(dilations, default=1)  # no result is larger
+        pads.append(told(b, pad, b.run_time_number(f"pad{n}"), most))
     return ConvTranspose(b, X, W, B, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape,
-                         output_padding=output_padding, pads=pads, strides=strides)  # fmt: skip
+                         output_padding=output_padding, pads=tuple(pads), strides=strides)  # fmt: skip
 
 
 def _transposed(b: Any, x: Any, trans: int, trans_batch: int) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.onnx.ops import constant, indexing, movement
-from compiler.onnx.ops.shape import normal_axis, reshaped
+from compiler.onnx.ops import constant, indexing, movement, shape
+from compiler.onnx.ops.shape import normal_axis
+from compiler.onnx.ops.signal import transformed
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import numbers
 from ir import types as t
 from ir.dims import Size, maximum
 from ir.op import OpError
@@ -42,8 +44,7 @@ def GatherND(b: Any, data: Any, indices: Any) -> Any:
 
 @onnx_op("ExpandDims", domain=_MS)
 def ExpandDims(b: Any, X: Any, axis: Any) -> Any:
-    along = normal_axis(b.scalar(axis, "axis"), X.rank + 1)
-    return reshaped(b, X, (*X.shape[:along], 1, *X.shape[along:]))
+    return shape.Unsqueeze(b, X, numbers(b, axis))
 
 
 @onnx_op("SampleOp", domain=_MS)
@@ -132,7 +133,7 @@ def Rfft(b: Any, X: Any, *, normalized: int = 0, onesided: int = 1, signal_ndim:
     _check_transform(signal_ndim, normalized, onesided, X.rank)
     y = b.reshape(X, shape=(*X.shape, 1))
     for axis in reversed(range(X.rank - signal_ndim, X.rank)):
-        y = b.dft(y, length=_known(X.shape[axis]), axis=axis, onesided=axis == X.rank - 1)
+        y = transformed(b, y, X.shape[axis], axis, onesided=axis == X.rank - 1)
     return y
 
 
@@ -144,15 +145,9 @@ def Irfft(b: Any, X: Any, *, normalized: int = 0, onesided: int = 1, signal_ndim
     y = X
     for axis in range(rank - signal_ndim, rank):
         last = axis == rank - 1
-        length = 2 * (_known(X.shape[axis]) - 1) if last else _known(X.shape[axis])
-        y = b.dft(y, length=length, axis=axis, inverse=True, onesided=last)
+        length = 2 * (X.shape[axis] - 1) if last else X.shape[axis]
+        y = transformed(b, y, length, axis, inverse=True, onesided=last)
     return b.reshape(y, shape=y.shape[:-1])
-
-
-def _known(size: Size) -> int:
-    if not isinstance(size, int):
-        raise OpError(f"the length {size} of the signal must be known when compiling")
-    return size
 
 
 @onnx_op("MurmurHash3", domain=_MS)

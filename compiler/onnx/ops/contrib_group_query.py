@@ -11,8 +11,9 @@ from compiler.onnx.ops.attention import default_scale, merge_heads, rotated, spl
 from compiler.onnx.ops.contrib_attention import columns
 from compiler.onnx.ops.contrib_cache import bias_in_window, codec, moved, window_of
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import elements_of, told
 from ir import types as t
-from ir.dims import Size, decide_eq, maximum
+from ir.dims import Dim, Size, decide_eq, maximum
 from ir.op import OpError
 
 _MS = "com.microsoft"
@@ -120,7 +121,10 @@ def _given_scores(b: Any, scores: Any, total: Any) -> Any:
     """Scores [b, h, s, total] with zeros where a query does not see a key."""
     hidden = b.equal(scores, b.const(-np.inf, scores.dtype))
     scores = b.where(hidden, b.const(0.0, scores.dtype), scores)
-    return columns(b, scores, 0, b.sizes(total, "total_sequence_length")[0])
+    (count,) = elements_of(b, total, "total_sequence_length")
+    if not isinstance(count, (int, Dim)):
+        count = told(b, count, b.run_time_size(3, output=3), scores.shape[3])
+    return columns(b, scores, 0, count)
 
 
 def _query_key_value(b: Any, query: Any, key: Any, value: Any, heads: int, groups: int) -> list[Any]:

@@ -8,6 +8,7 @@ from compiler.onnx.ops.image import GridSample
 from compiler.onnx.ops.pooling import MaxPool
 from compiler.onnx.ops.windows import channels_first, channels_last_again
 from compiler.onnx.registry import onnx_op
+from compiler.onnx.told import count_of, sizes_of
 from ir import types as t
 from ir.op import OpError
 from ir.ops.norm import convert, widen
@@ -80,8 +81,8 @@ def CropAndResize(
 ) -> Any:  # fmt: skip
     if mode not in ("bilinear", "nearest"):
         raise OpError(f"`mode` is {mode!r}; it must be bilinear or nearest")
-    sizes = b.sizes(crop_size, "crop_size")
-    if len(sizes) != 2:
-        raise OpError(f"`crop_size` gives {len(sizes)} sizes; it must give 2")
+    if count_of(crop_size, "crop_size") != 2:
+        raise OpError(f"`crop_size` gives {count_of(crop_size, 'crop_size')} sizes; it must give 2")
+    sizes = sizes_of(b, crop_size, "crop_size", first=2)
     return b.crop_and_resize(X, rois, b.cast(batch_indices, to=t.i64), height=sizes[0], width=sizes[1],
                              nearest=mode == "nearest", outside=float(extrapolation_value))  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from compiler.onnx.ops.movement import sliced
 from compiler.onnx.ops.shape import elements, from_front, normal_axis, reshaped
 from compiler.onnx.registry import onnx_op
-from compiler.onnx.told import choose, elements_of, is_known, number, numbers, sizes_of, told
+from compiler.onnx.told import choose, demand, elements_of, is_known, number, numbers, sizes_of, told
 from ir import types as t
 from ir.dims import Dim, Size, decide_le, minimum
 from ir.op import OpError
@@ -146,10 +146,10 @@ def _scan(b: Any, name: str, x: Any, axis: Any, exclusive: int, reverse: int) ->
     """A running total; where the axis is known at run time only, every one of them, and a choice."""
     scan = getattr(b, name)
     options = {"exclusive": bool(exclusive), "reverse": bool(reverse)}
-    if axis.content is not None or x.rank == 1:
-        along = 0 if axis.content is None else normal_axis(int(b.scalar(axis, "axis")), x.rank)
-        return scan(x, axis=along, **options)
+    if axis.content is not None:
+        return scan(x, axis=normal_axis(int(b.scalar(axis, "axis")), x.rank), **options)
     which = reshaped(b, axis, ())
+    demand(b, b.and_(b.greater_or_equal(which, -x.rank), b.less(which, x.rank)))
     result = scan(x, axis=x.rank - 1, **options)
     for along in range(x.rank - 1):
         for spelling in (along, along - x.rank):

@@ -144,6 +144,8 @@ def complex_cases() -> Iterator[Case]:
     yield Case("rfft-f64", "Rfft", [wide(3, 7)], meaning=rfft, tolerance=EXACT)
     yield Case("rfft-f16", "Rfft", [real(3, 8).astype(np.float16)], meaning=rfft, tolerance=4e-3)
     yield Case("rfft-batch", "Rfft", lambda n: [real(n, 3, 8)], meaning=rfft)
+    yield Case("rfft-length", "Rfft", lambda n: [real(2, 2 * n + 2)], meaning=rfft, c=True)
+    yield Case("irfft-length", "Irfft", lambda n: [real(2, n + 2, 2)], {"signal_ndim": 1}, meaning=irfft, c=True)
     yield Case("irfft-batch", "Irfft", lambda n: [real(n, 3, 5, 2)], {"signal_ndim": 1}, meaning=irfft)
 
 
@@ -218,9 +220,8 @@ REFUSALS = [
     (Case("metric", "CDist", [real(2, 3), real(2, 3)], {"metric": "cosine"}), "`metric` is 'cosine'"),
     (Case("parts", "ComplexMul", [real(2, 3), real(2, 3)]), "two parts of complex numbers"),
     (Case("normalized", "Rfft", [real(2, 4)], {"normalized": 1}), "they must be 0 and 1"),
-    (Case("length", "Rfft", lambda n: [real(2, 2 * n)]), "must be known when compiling"),
     (Case("window", "UnfoldTensor", [real(2, 4)], {"size": 5}), "holds no window of 5"),
-    (Case("axis", "ExpandDims", [real(2), np.array(4, np.int32)], constants=[1]), "`axis` is 4"),
+    (Case("axis", "ExpandDims", [real(2), np.array(4, np.int32)], constants=[1]), "`axes` is 4"),
     (Case("bytes", "MurmurHash3", [np.zeros(2, np.int8)]), "numbers of 32 and 64 bits"),
     (Case("seed", "MurmurHash3", [np.zeros(2, np.int32)], {"seed": -1}), "unsigned number of 32 bits"),
     (Case("only", "IsAllFinite", [real(2)], {"isinf_only": 1, "isnan_only": 1}), "exclude each other"),

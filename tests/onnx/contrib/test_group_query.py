@@ -113,6 +113,11 @@ def test_totals_that_only_a_run_tells(call: str, angles: int) -> None:
     check(*(at_run_time(grouped(*sizes, angles=angles)) for sizes in CALLS[call]))
 
 
+def test_scores_for_totals_that_only_a_run_tells() -> None:
+    options: dict[str, Any] = {"qk_output": 1, "outputs": ("y", "keys", "values", "scores")}
+    check(*(at_run_time(grouped(*sizes, **options)) for sizes in CALLS["token of a cache with room"]))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_part_of_a_head_is_turned(packed: bool) -> None:
     check(*(grouped(*sizes, packed=packed, angles=8, size=32) for sizes in CALLS["token of a cache with room"]))
@@ -325,7 +330,6 @@ def test_what_is_refused() -> None:
     refused(
         quantised(grouped(3, 9, [8]), 8, "PER_TENSOR"), "is not supported; it is 8 in i8", past_key=floats(1, 2, 9, 16)
     )
-    refused(at_run_time(grouped(3, 9, [8], qk_output=1, outputs=("y", "", "", "scores"))), "computed at run time")
     refused(replace(grouped(3, 9, [8], angles=8), constants=()), "needs `cos_cache`", cos=None)
 
 

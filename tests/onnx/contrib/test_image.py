@@ -124,8 +124,6 @@ REFUSALS = [
     (Case("groups", "GroupNorm", [real(1, 2, 2, 4), real(4), real(4)], {"groups": 3, "activation": 0}), "3 groups"),
     (Case("mode", "CropAndResize", [real(1, 1, 4, 4), real(1, 4), np.zeros(1, np.int32), np.ones(2, np.int32)],
           {"mode": "cubic"}, constants=[3]), "`mode` is 'cubic'"),
-    (Case("sizes", "CropAndResize", [real(1, 1, 4, 4), real(1, 4), np.zeros(1, np.int32), np.ones(2, np.int32)]),
-     "`crop_size` is computed at run time"),
     (Case("skip", "SkipGroupNorm", [real(1, 2, 2, 4), real(4), real(4), real(1, 2, 4)], {"groups": 2, "activation": 0}),
      "neither a number per channel"),
 ]  # fmt: skip
