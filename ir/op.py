@@ -1,9 +1,9 @@
 """How an operator is declared: one frozen class with attributes, its type rule, its meaning, and how it becomes code.
 
 A class decorated with `@op` has `infer` (types in, types out), `reference` (its meaning in NumPy), and exactly one of
-`element` (the value of one output element), `expand` (other ops), or `kernel` (a loop nest). Ops on graphs and on values
-that are not tensors set `structural = True` and have none of the three: the interpreter runs them as they are, and
-targets run what lowering makes of control flow, `on_cells` of strings, and `on_parts` of sequences and optionals.
+`element` (the value of one output element), `expand` (other ops), or `kernel` (a loop nest). Ops on graphs and on
+values that are not tensors set `structural = True` and have none of the three: the interpreter runs them as they are,
+and targets run what lowering makes of control flow, `on_cells` of strings, and `on_parts` of sequences and optionals.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Op:
     pure: ClassVar[bool] = True
     """Same operands, same results. Random ops are not."""
     structural: ClassVar[bool] = False
-    """Runs graphs or handles values that are not tensors: interpreted, or made into steps or into other ops by passes."""
+    """Runs graphs or handles values that are not tensors: interpreted, or made into steps or other ops by passes."""
     defines: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold sizes, or tuples of them, which only a run tells. With a `kernel` or an `element`, the last
     operands of the op are as many i64 scalars that hold their values; a composite counts them in its `expand`."""
