@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.passes.ir_file import Case, CaseFailure, bless, read_cases
+
+settings.register_profile("tests", deadline=None)  # a loaded machine is no defect
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,11 +16,13 @@ import numpy as np
 
 from backends.c.build import build_library
 from backends.c.ports import Ports
-from compiler.errors import CompileError, ModelError, ToolError, UnsupportedError
+from compiler.errors import EXIT_INTERNAL, EXIT_USAGE, CompileError, ModelError, ToolError, UnsupportedError
 
 _ALIGNMENT = 64
+_OF_DATA = (4, 5, 6)
 _UNSUPPORTED = 7
-"""The status ERROR_UNSUPPORTED of `interface`, which this module does not import."""
+"""The statuses ERROR_DIMS, ERROR_INDEX and ERROR_LIMIT, and ERROR_UNSUPPORTED, of `interface`: what the values that a
+caller gives can lead to. This module does not import it."""
 _POOL_ERRORS = "the thread pool could not start"
 
 
@@ -63,7 +65,8 @@ class CModel:
         if status == _UNSUPPORTED:
             raise UnsupportedError("E0405", self._strerror(status).decode())
         if status != 0:
-            raise CompileError("E0502", f"the model returned: {self._strerror(status).decode()}", exit_code=70)
+            exit_code = EXIT_USAGE if status in _OF_DATA else EXIT_INTERNAL
+            raise CompileError("E0502", f"the model returned: {self._strerror(status).decode()}", exit_code=exit_code)
         return self.ports.results(results, {**sizes, **dict(zip(self.ports.told, told.tolist()))})
 
     def _arena_of(self, needed: int) -> int:

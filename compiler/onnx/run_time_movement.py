@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compiler.onnx.axes import RunTimeAxes
-from compiler.onnx.told import FARTHEST, choose, elements_of, is_known, number, numbers, scalar, told
+from compiler.onnx.told import FARTHEST, choose, count_of, elements_of, is_known, number, numbers, scalar, told
 from ir.dims import Dim, Size
 from ir.op import OpError
 
@@ -36,13 +36,13 @@ def spans_by_axis(b: Any, rank: int, starts: Any, ends: Any, axes: Any, steps: A
         found = {a: Span(*(number(b, c, a) for c in columns)) if steps is not None
                  else Span(number(b, columns[0], a), number(b, columns[1], a), 1) for a in range(rank)}  # fmt: skip
         return found, chosen.is_valid
-    count = starts.shape[0]
+    count = count_of(starts, "starts")
     places = range(count) if axes is None else [axis % rank for axis in b.sizes(axes, "axes")]
     rows = [
         [1] * count if values is None else elements_of(b, values, what)
         for values, what in ((starts, "starts"), (ends, "ends"), (steps, "steps"))
     ]
-    if not isinstance(count, int) or any(len(row) != count for row in rows) or len(set(places)) != count:
+    if any(len(row) != count for row in rows) or len(set(places)) != count:
         raise OpError("`starts`, `ends`, `axes` and `steps` must have one number for each axis")
     return {a: Span(*(row[n] for row in rows)) for n, a in enumerate(places)}, None
 

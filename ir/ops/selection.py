@@ -156,6 +156,7 @@ class UniquePlaces(Op):
         case(np.array([[[1, 1], [0, 1], [2, 1], [0, 1]]] * 2, np.int32), axis=1),
         case(np.array([True, False, True]), ordered=False),
         case(np.zeros((0, 2), np.float32)), case(np.zeros((2, 0), np.float32)), case("f16[9]"),
+        case(np.array(["b", "ä", "", "b"], object)), case(np.array([["b", "a"], ["b", "a"]], object), ordered=False),
     ]  # fmt: skip
 
     def infer(self, x: TensorType) -> tuple[TensorType, TensorType, TensorType]:

@@ -147,8 +147,8 @@ def test_statuses(tmp_path: Path) -> None:
     assert built.library.net_call(nothing, dims, None, None, ctypes.c_size_t(0), None) == built.status("ERROR_NULL")
     assert built.library.net_call(None, dims, None, None, ctypes.c_size_t(0), None) == built.status("ERROR_NULL")
     built.library.net_strerror.restype = ctypes.c_char_p
-    texts = {built.library.net_strerror(i) for i in range(8)}
-    assert len(texts) == 8 and b"unknown status" in texts
+    texts = {built.library.net_strerror(i) for i in range(9)}
+    assert len(texts) == 9 and b"unknown status" in texts
 
 
 def test_sizes_that_overflow_are_refused(tmp_path: Path) -> None:
