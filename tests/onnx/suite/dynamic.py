@@ -174,7 +174,7 @@ def _compare_other(
         arrays = list(given.values())
         try:
             expected = prepare(static(model, given), "REFERENCE").run(arrays)
-        except (CompileError, ValueError, IndexError):
+        except (CompileError, EvaluationError, ValueError, IndexError):
             continue  # these sizes do not fit the model
         sizes = ", ".join(f"{n} {list(x.shape)}" for n, x in given.items() if isinstance(x, np.ndarray) and x.shape)
         try:
