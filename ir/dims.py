@@ -132,8 +132,21 @@ def _greatest(size: Size, limits: Mapping[str, Size | None], depth: int) -> Size
             factors += [_greatest(limit, limits, depth + 1) for limit in together]
             total = total + reduce(_product_of_any, factors, cast(Size, coefficient))
         elif decide_le(term, 0) is not True:
-            raise Undecided(f"the greatest value of {dim_text(size)}")
+            total = total + _greatest_negated(coefficient, monomial, limits, depth)
     return plain(total)
+
+
+def _greatest_negated(coefficient: Number, monomial: Monomial, limits: Mapping[str, Size | None], depth: int) -> Size:
+    """What a product with a negative coefficient is at most: only a factor that is a least of sizes may be negative."""
+    position = next((i for i, atom in enumerate(monomial) if isinstance(atom, Min)), None)
+    if position is None or sum(isinstance(atom, Min) for atom in monomial) > 1:
+        raise Undecided(
+            f"the greatest value of {coefficient} times {' * '.join(dim_text(single(a)) for a in monomial)}"
+        )
+    least = cast(Min, monomial[position])
+    negated = maximum(0, *(_greatest(-arg, limits, depth) for arg in least.args))
+    others = [_greatest_atom(a, limits, depth) for i, a in enumerate(monomial) if i != position]
+    return reduce(_product_of_any, others, cast(Size, -coefficient)) * negated
 
 
 def _products(monomial: Iterable[Atom], limits: Mapping[str, Size | None]) -> tuple[list[Atom], list[Size]]:

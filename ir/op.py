@@ -227,7 +227,7 @@ def define(size: Size, limit: Size | None) -> None:
         found.append((size, limit))
 
 
-def define_shape(shape: sizes, limit: Size) -> None:
+def define_shape(shape: sizes, limit: Size | None) -> None:
     """For type rules: the sizes of a shape, as far as only a run tells them, are known once the op has run, and the
     product of any of them is then at most `limit`. Where steps bind such sizes, they check that."""
     found = _definitions.get()

@@ -192,8 +192,7 @@ def _plan_problems(program: Program) -> Iterator[str]:
     written: set[str] = set()
     yield from _order_problems(program, program.steps, written)
     for name in program.outputs:
-        root = program.root(name)
-        if root.place in ("arena", "output") and root.name not in written:
+        if _is_unwritten(program, name, written):
             yield f"output {name} is never written"
     lives = _lifetimes(program)
     by_slot: dict[int, list[ProgramBuffer]] = {}
@@ -243,7 +242,7 @@ def _call_order_problems(program: Program, call: Call, written: set[str]) -> Ite
 
 def _is_unwritten(program: Program, name: str, written: set[str]) -> bool:
     root = program.root(name)
-    return root.place in ("arena", "output") and root.name not in written
+    return root.place in ("arena", "output") and root.name not in written and root.type.elements != 0
 
 
 def _lifetimes(program: Program) -> dict[str, tuple[int, int]]:
@@ -281,7 +280,7 @@ def _count_uses(
 
 def _share_bytes(program: Program, a: ProgramBuffer, b: ProgramBuffer) -> bool:
     low, high = sorted((a, b), key=lambda buffer: buffer.offset)
-    if 0 in (_bytes(a), _bytes(b)):
+    if 0 in (program.capacity(a.type), program.capacity(b.type)):
         return False  # a buffer of no bytes may lie anywhere
     return _exceeds(program, low.offset + program.capacity(low.type), high.offset)
 

@@ -5,11 +5,14 @@ Used by `lower`. A size that nothing bounds is refused, with the inputs that it 
 
 from __future__ import annotations
 
-from compiler.errors import CompileError, NodeRef, Problems, UnsupportedError
-from ir.demand import demanded_limit
-from ir.dims import Limits, Size, Undecided, greatest, symbol, symbol_of
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from compiler.errors import NodeRef, Problems, UnsupportedError
+from ir.demand import Pair, demanded_limit
+from ir.dims import Limits, Size, Undecided, greatest, names, symbol, symbol_of
 from ir.graph import Graph
-from ir.program import Bind, Program, Repeat, Step
+from ir.program import Bind, Branch, Program, Repeat, Step
 from ir.program_flow import inputs_behind
 
 
@@ -25,14 +28,15 @@ def limits_of(program: Program, limits: Limits[Size | None]) -> Limits[Size]:
     """The symbols that steps bind, and what they are at most in terms of the others. Raises Problems for those that
     nothing bounds."""
     found: Limits[Size] = Limits()
-    problems: list[CompileError] = []
+    unlimited: dict[str, None] = {}
     bound = {name for step in program.walk() for name in _names_bound(step) if name in limits}
     for name in sorted(bound):
         try:
             found[name] = greatest(symbol(name), limits)
         except Undecided:
-            problems.append(_unlimited(name, program))
-    if problems:
+            unlimited |= dict.fromkeys(_roots(name, limits) or [name])
+    if unlimited:
+        problems = [_unlimited(name, program) for name in unlimited]
         raise problems[0] if len(problems) == 1 else Problems(problems)
     for group, limit in limits.products.items():
         own = group.intersection(found)
@@ -44,6 +48,45 @@ def limits_of(program: Program, limits: Limits[Size | None]) -> Limits[Size]:
     return found
 
 
+def forget_unbound(program: Program, late: Collection[str]) -> None:
+    """Drops what is demanded of sizes that no step tells any more, since nothing needs what had them."""
+    unbound = set(late) - {name for step in program.walk() for name in _names_bound(step)}
+
+    def left(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+        return tuple(pair for pair in pairs if not (names(pair[0]) | names(pair[1])) & unbound)
+
+    def changed(step: Step) -> Step:
+        match step:
+            case Branch():
+                arms = {"then": tuple(map(changed, step.then)), "orelse": tuple(map(changed, step.orelse))}
+                return replace(step, **arms, equal_then=left(step.equal_then), equal_orelse=left(step.equal_orelse))
+            case Repeat():
+                return replace(step, body=tuple(map(changed, step.body)), equal=left(step.equal))
+            case _:
+                return step
+
+    program.equal_dims = list(left(program.equal_dims))
+    program.steps = list(map(changed, program.steps))
+
+
+def _roots(name: str, limits: Mapping[str, Size | None]) -> list[str]:
+    """The symbols without a limit for whose lack `name` has none. What a loop carries is limited by its steps."""
+    found: list[str] = []
+    pending, seen = [name], set()
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in limits:
+            continue
+        seen.add(name)
+        limit = limits[name]
+        steps = next((n for n in limits if n.endswith(".steps") and name.startswith(n.removesuffix("steps"))), name)
+        if limit is not None:
+            pending += sorted(names(limit))
+        else:
+            found.append(steps if limits[steps] is None else name)
+    return list(dict.fromkeys(found))
+
+
 def _names_bound(step: Step) -> list[str]:
     if isinstance(step, Repeat):
         return [step.step]
@@ -53,8 +96,9 @@ def _names_bound(step: Step) -> list[str]:
 
 def _unlimited(name: str, program: Program) -> UnsupportedError:
     """The error for a size that only a run tells and that has no limit."""
-    step = next(s for s in program.walk() if name in _names_bound(s))
-    node = NodeRef(step.sources[0], "", "sesame") if step.sources else None
+    own = name.removesuffix("steps")  # of a loop, whose steps may be no size of anything
+    step = next((s for s in program.walk() if any(n == name or n.startswith(own) for n in _names_bound(s))), None)
+    node = NodeRef(step.sources[0], "", "sesame") if step is not None and step.sources else None
     message = f"the size '{name}' is known only when the model runs, and nothing bounds it"
     needs = inputs_behind(program, name)
     other = f"; or make constants of what it follows from: input {', '.join(needs)}" if needs else ""
@@ -63,4 +107,4 @@ def _unlimited(name: str, program: Program) -> UnsupportedError:
     return error
 
 
-__all__ = ["limits_known", "limits_of"]
+__all__ = ["forget_unbound", "limits_known", "limits_of"]

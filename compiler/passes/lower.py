@@ -15,7 +15,7 @@ import numpy as np
 
 from compiler.errors import UnsupportedError
 from compiler.passes.fuse import is_view
-from compiler.passes.limits import limits_known, limits_of
+from compiler.passes.limits import forget_unbound, limits_known, limits_of
 from compiler.pipeline import lower_pass
 from ir import types as t
 from ir.blob import ArrayBlob
@@ -53,6 +53,7 @@ def lower(graph: Graph) -> Program:
         steps = state.nodes(graph)
         state.finish_outputs(graph, steps)
         program.steps = [*state.first, *steps]
+        forget_unbound(program, state.limits.keys())
         program.limits = limits_of(program, state.limits)
     return program
 
@@ -269,7 +270,7 @@ class _Lowering:
         counter = self.size_names.fresh(f"{op_.label}.step")
         stacked = [self.buffer(value, "arena") for value in node.outputs[op_.carried :]]
         most = self.limits.get(op_.total) if op_.steps is None else op_.steps
-        self.limits[counter] = _ENDLESS if most is None and not stacked else most
+        self.limits[counter] = symbol(op_.total) if most is None and stacked else _ENDLESS if most is None else most
         steps = self.bind(_differing(states, first), copies, node)
         told = self.told_of_rows(node)
         memory: list[tuple[Size, Size]] = [(size, 0) for size in told]
@@ -305,6 +306,8 @@ class _Lowering:
         steps += self.bind(same, [], node)
         steps += self.bind(pairs, [], node, settled=False)
         for out, row in zip(outs, rows):
+            if out.tensor.elements == 0:
+                continue  # there is no step, or a row has no elements
             kernel = _row_kernel(row.tensor, out.tensor, counter)
             steps.append(self.call(kernel, (self.operand(row), self.of[out]), node.sources))
         _, going, *inner = op_.body.inputs

@@ -244,6 +244,8 @@ class Loop(Op):
     def _limit_of(self, size: Size, first: Size, following: Size) -> Size | None:
         """What a size is at most that is `first` before the loop and `following`, in terms of itself, after a step."""
         prefix, own = f"{self.label}.in.", symbol_of(size)
+        if own is not None and decide_le(self._at_most(following, own), size):
+            return first
         if own is not None:  # what one step makes of the first size or of a fixed one, where no step exceeds that
             most = maximum(first, substitute(following, {own: first}))
             again = substitute(following, {own: most})
@@ -255,6 +257,14 @@ class Loop(Op):
         if steps is None or any(name.startswith(prefix) for name in names(growth)):
             return None
         return maximum(first, least) + steps * maximum(growth, 0)
+
+    def _at_most(self, following: Size, own: str) -> Size:
+        """A size after a step that is not less than `following`, and does not fall where the size before it rises."""
+        before = f"{own}.before"
+        try:
+            return substitute(greatest(following, {own: symbol(before)}), {before: symbol(own)})
+        except Undecided:
+            return following
 
     def _changes(self, name: str) -> bool:
         """Whether a symbol is a size of what is carried that differs from step to step."""
@@ -346,7 +356,8 @@ class Scan(Op):
             last = c.dims(length - 1)
             at = [c.sub(last, step) if flip else step for flip in self.backward]
             slices = [c.gather(x, i, axis=a) for x, i, a in zip(inner[self.states :], at, self.in_axes)]
-            body.set_outputs([going, *c.splice(self.body, [*inner[: self.states], *slices, *captures])])
+            results = [going, *c.splice(self.body, [*inner[: self.states], *slices, *captures])]
+            body.set_outputs(results, [f"next{i}" for i in range(len(results))])
         loop = Loop(body, self.states, label=self.label, steps=length)
         made = b.apply(loop, b.dims(length), None, *values)
         results = list(made if isinstance(made, tuple) else (made,))

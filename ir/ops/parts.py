@@ -13,7 +13,7 @@ import numpy as np
 
 from ir import types as t
 from ir.dims import Size, maximum
-from ir.element import KernelBuilder, Output, Tensor, select
+from ir.element import KernelBuilder, Output, Tensor, apply, select
 from ir.expr import Expr, Index
 from ir.op import Op, case, define_shape, op, require, sizes
 from ir.ops.indexing import nest
@@ -226,7 +226,7 @@ class JoinedRows(Op):
             k.store(joined, i, 0)
         with k.loop(j=rows.shape[0]) as j:
             start, size = k.let("start", starts.at(j)), k.let("size", sizes.at(j))
-            with k.loop(b=size) as b:
+            with k.loop(b=apply("min", size, Index(t.i64, self.shape[self.axis]))) as b:
                 place = k.let("place", start + b)
                 inside = (place >= 0) & (place < Index(t.i64, self.shape[self.axis]))
                 with k.when(inside), nest(k, before) as p, nest(k, after) as q:

@@ -14,7 +14,7 @@ import numpy as np
 from ir import types as t
 from ir.dims import Dim, Size, ceil_div, maximum, symbol
 from ir.graph import Graph
-from ir.op import Op, OpError, case, define, op, require, sizes
+from ir.op import Op, OpError, case, define, define_shape, op, require, sizes
 from ir.ops.control import Loop, joined_element, merged_type, run
 from ir.parts import NO_AXIS, Items, Maybe
 from ir.types import DType, OptionalType, SequenceType, TensorType, Type
@@ -136,8 +136,7 @@ class SequenceAt(Op):
         element = sequence_element("sequence_at", sequence)
         require(isinstance(element, TensorType), lambda: f"sequence_at does not take {sequence}")
         assert isinstance(element, TensorType)
-        for size in self.shape:
-            define(size, None)
+        define_shape(self.shape, None)
         return element.with_shape(self.shape)
 
     def reference(self, sequence: list[Any], position: np.ndarray) -> Any:
@@ -230,8 +229,11 @@ class SplitToSequence(Op):
 
     def reference(self, x: np.ndarray, split: np.ndarray) -> list[np.ndarray]:
         size = x.shape[self.axis]
-        ends = np.cumsum(split)[:-1] if split.ndim else np.arange(split.item(), size, split.item())
-        pieces = np.split(x, ends, axis=self.axis)
+        step = max(1, int(split)) if split.ndim == 0 else 0
+        own = split.tolist() if split.ndim else [min(step, size - start) for start in range(0, size, step)]
+        if (split.ndim == 0 and split < 1) or any(n < 0 for n in own) or sum(own) != size:
+            raise ValueError(f"pieces of {split.tolist()} of an axis of {size}")
+        pieces = np.split(x, np.cumsum(own)[:-1].astype(np.int64), axis=self.axis) if own else []
         return pieces if self.keep else [np.squeeze(piece, self.axis) for piece in pieces]
 
     def on_parts(self, b: Any, x: Any, split: Any) -> Items:
@@ -240,7 +242,10 @@ class SplitToSequence(Op):
             most, count, own = split.shape[0], b.dims(split.shape[0]), split
             starts = b.cum_sum(split, axis=0, exclusive=True)
             whole = b.reduce_sum(split, axes=(0,), keepdims=False)
-            starts = b.checked(starts, b.cast(b.equal(whole, b.dims(size)), to=t.i64))
+            outside = b.or_(b.less(split, 0), b.less(b.dims(size), split))  # of no more than that, no sum overflows
+            wrong = b.reduce_sum(b.cast(outside, to=t.i64), axes=(0,), keepdims=False)
+            wrong = b.add(wrong, b.cast(b.not_(b.equal(whole, b.dims(size))), to=t.i64))
+            starts = b.checked(starts, wrong, holds=0)
         else:
             step = b.max(split, 1)
             known = None if split.content is None else split.content.item()
@@ -273,8 +278,7 @@ class ConcatFromSequence(Op):
         element = sequence_element("concat_from_sequence", sequence)
         if not isinstance(element, TensorType):
             raise OpError(f"concat_from_sequence does not take a sequence of {element}")
-        for size in self.shape:
-            define(size, None)
+        define_shape(self.shape, None)
         return element.with_shape(self.shape)
 
     def reference(self, sequence: list[np.ndarray]) -> np.ndarray:
@@ -293,6 +297,8 @@ class ConcatFromSequence(Op):
         counts = {axis: b.gather(columns[axis], zero, axis=0) for axis in axes}
         counts[self.axis] = b.reduce_sum(own, axes=(0,), keepdims=False)
         wrong = b.cast(b.less(sequence.count, 1), to=t.i64)
+        negative = b.cast(b.less(own, 0), to=t.i64)
+        wrong = b.add(wrong, b.reduce_sum(negative, axes=(0,), keepdims=False))
         for axis in axes:
             other = b.and_(is_given, b.not_(b.equal(columns[axis], counts[axis])))
             wrong = b.add(wrong, b.reduce_sum(b.cast(other, to=t.i64), axes=(0,), keepdims=False))

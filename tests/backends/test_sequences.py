@@ -210,3 +210,57 @@ def test_a_sequence_that_grows_in_a_branch_of_a_loop(tmp_path: Path) -> None:
     ]
     proto = model(nodes, [info("x", ["n"]), info("y", ["k"])], [sequence("all", None)])
     agree(proto, tmp_path, *({"x": f32(n), "y": f32(k)} for n, k in ((5, 2), (1, 9), (4, 0))))
+
+
+def test_a_position_that_is_a_size(tmp_path: Path) -> None:
+    """The importer took a size for a number that it knew."""
+    nodes = [
+        helper.make_node("SequenceConstruct", ["x", "y"], ["s"]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Squeeze", ["shape"], ["at"]),
+        helper.make_node("SequenceAt", ["s", "at"], ["z"]),
+    ]
+    proto = model(nodes, [info("x", ["n"]), info("y", ["n"])], [info("z", ["m"])])
+    agree(proto, tmp_path, *({"x": f32(n), "y": f32(n)} for n in (1, 0)))
+
+
+def pieces(split: list[Any], axes: list[Any]) -> Any:
+    nodes = [helper.make_node("SplitToSequence", ["x", "split"], ["s"])]
+    return model(nodes, [info("x", ["n"]), info("split", split, TensorProto.INT64)], [sequence("s", axes)])
+
+
+def test_pieces_of_nothing(tmp_path: Path) -> None:
+    """The interpreter made one piece of an axis of size 0, and one of no sizes."""
+    feeds = [{"x": f32(n), "split": np.array(2)} for n in (0, 1, 5)]
+    agree(pieces([], ["m"]), tmp_path, *feeds)
+    agree(pieces(["k"], ["m"]), tmp_path / "k", {"x": f32(3), "split": np.array([2, 1])},
+          {"x": f32(0), "split": np.array([], np.int64)})  # fmt: skip
+
+
+@pytest.mark.parametrize("split", [[-1, 4], [4, -1], [2, 2], [1 << 62] * 4, [-(1 << 63), -(1 << 63), 3], [3, -1, 1]])
+def test_pieces_that_are_none_are_refused(split: list[int], tmp_path: Path) -> None:
+    """Sizes below 0 passed if they added up, and went on as sizes of elements."""
+    proto, feeds = pieces(["k"], ["m"]), {"x": f32(3), "split": np.array(split)}
+    with pytest.raises(Exception, match="pieces"):
+        evaluate_graph(compiler.load(proto).graph, [feeds["x"], feeds["split"]])
+    with pytest.raises(CompileError, match="dimension"):
+        compiler.compile(proto, out=tmp_path / "net").load().run(feeds)
+
+
+def test_elements_of_one_declared_size(tmp_path: Path) -> None:
+    """Two elements of seq<f32[m]> took each other's size; they may differ, but then not be added."""
+    nodes = [
+        helper.make_node("Constant", [], ["zero"], value_int=0),
+        helper.make_node("Constant", [], ["one"], value_int=1),
+        helper.make_node("SequenceAt", ["s", "zero"], ["a"]),
+        helper.make_node("SequenceAt", ["s", "one"], ["b"]),
+        helper.make_node("Neg", ["a"], ["c"]),
+        helper.make_node("Concat", ["c", "b"], ["d"], axis=0),
+        helper.make_node("Add", ["a", "b"], ["e"]),
+    ]
+    apart = model(nodes[:-1], [sequence("s", ["m"])], [info("d", ["k"])])
+    agree(apart, tmp_path, {"s": [f32(2), f32(5)]}, {"s": [f32(4), f32(0), f32(1)]})
+    together = model(nodes, [sequence("s", ["m"])], [info("e", ["k"])])
+    agree(together, tmp_path / "sum", {"s": [f32(3), f32(3)]})
+    with pytest.raises(CompileError, match="dimension"):
+        compiler.compile(together, out=tmp_path / "less").load().run({"s": [f32(1), f32(3)]})

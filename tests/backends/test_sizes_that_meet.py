@@ -164,3 +164,77 @@ def test_a_loop_in_steps_that_are_written_out(tmp_path: Path) -> None:
     proto = model(nodes, [info("x", ["n"]), info("trips", [3], INT)], [info("y", ["m"])])
     feeds = {"x": np.arange(2, dtype=np.float32), "trips": np.array([1, 3, 2])}
     agree(proto, tmp_path, feeds, dims={f"outer/again{n}.in.0.0": (0, 8) for n in ("", "#2", "#3")})
+
+
+def test_what_nothing_needs_demands_nothing(tmp_path: Path) -> None:
+    """Sizes of a Reshape that nothing uses became dims for callers to give."""
+    shaped = [
+        helper.make_node("Constant", [], ["rest"], value_ints=[-1]),
+        helper.make_node("Concat", ["rows", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["s", "shape"], ["unused"]),
+        helper.make_node("Identity", ["s"], ["next"]),
+        helper.make_node("Identity", ["x"], ["row"]),
+    ]
+    body = helper.make_graph(
+        shaped, "body", [info("s", ["n"]), info("e", [])], [info("next", ["n"]), info("row", ["n"])]
+    )
+    node = helper.make_node("Scan", ["x", "x"], ["last", "y"], body=body, num_scan_inputs=1)
+    proto = model([node], [info("x", ["n"]), info("rows", [1], INT)], [info("last", ["n"]), info("y", ["n", "n"])])
+    agree(proto, tmp_path, {"x": np.arange(4, dtype=np.float32), "rows": np.array([2])})
+    assert [dim["name"] for dim in compiler.compile(proto, out=tmp_path / "dims").manifest["dims"]] == ["n"]
+
+
+def test_a_scan_that_gives_one_value_twice(tmp_path: Path) -> None:
+    """In the loop that it becomes, two results had one name."""
+    body = helper.make_graph([], "body", [info("s", ["n"]), info("e", [])], [info("s", ["n"]), info("s", ["n"])])
+    node = helper.make_node("Scan", ["x", "x"], ["last", "y"], body=body, num_scan_inputs=1)
+    proto = model([node], [info("x", ["n"])], [info("last", ["n"]), info("y", ["n", "n"])])
+    agree(proto, tmp_path, {"x": np.arange(4, dtype=np.float32)})
+
+
+def test_rows_of_a_loop_without_a_step(tmp_path: Path) -> None:
+    """The kernel for rows that are never made stored outside of nothing."""
+    body = loop([helper.make_node("Neg", ["x"], ["row"])], list(STEP), [info("going", [], BOOL), info("row", ["n"])])
+    nodes = [
+        helper.make_node("Constant", [], ["none"], value_int=0),
+        helper.make_node("Loop", ["none", ""], ["y"], body=body),
+        helper.make_node("Neg", ["y"], ["z"]),
+    ]
+    agree(model(nodes, [info("x", ["n"])], [info("z", ["m", "n"])]), tmp_path, {"x": np.ones(3, np.float32)})
+
+
+def shrinking() -> Any:
+    """A loop that drops the first of what it carries, `trip` times, and stacks a number."""
+    body = loop(
+        [
+            helper.make_node("Constant", [], ["one"], value_ints=[1]),
+            helper.make_node("Constant", [], ["end"], value_ints=[99]),
+            helper.make_node("Slice", ["a", "one", "end"], ["rest"]),
+            helper.make_node("ReduceSum", ["a"], ["sum"], keepdims=0),
+        ],
+        [*STEP, info("a", ["k"])],
+        [info("going", [], BOOL), info("rest", ["k2"]), info("sum", [])],
+    )
+    nodes = [helper.make_node("Loop", ["trip", "", "x"], ["y", "sums"], name="steps", body=body)]
+    return model(nodes, [info("x", ["n"]), info("trip", [], INT)], [info("y", ["m"]), info("sums", ["t"])])
+
+
+def test_a_carried_value_that_shrinks(tmp_path: Path) -> None:
+    """What `n - min(n, 1)` is at most could not be told."""
+    feeds = [{"x": np.arange(n, dtype=np.float32), "trip": np.array(trip)} for n, trip in ((5, 2), (2, 4), (0, 1))]
+    agree(shrinking(), tmp_path, *feeds, dims={"steps.steps": (0, 6)})
+
+
+def test_the_steps_of_a_loop_are_what_is_to_be_bounded(tmp_path: Path) -> None:
+    """A bound was asked for under the name of a counter, which takes none; steps also bound what grows with them."""
+    with pytest.raises(CompileError, match=r"the size 'steps.steps' is known only when") as caught:
+        compiler.compile(shrinking(), out=tmp_path / "unbounded")
+    assert "steps.step'" not in str(caught.value) and "steps.in" not in str(caught.value)
+    nodes = [growing("t1", "y")]
+    proto = model(nodes, [info("x", ["n"]), info("t1", [], INT)], [info("y", ["m"])])
+    with pytest.raises(CompileError, match=r"the size 'again.steps' is known only when"):
+        compiler.compile(proto, out=tmp_path / "growing")
+    feeds = {"x": np.arange(2, dtype=np.float32), "t1": np.array(3)}
+    agree(proto, tmp_path, feeds, dims={"again.steps": (0, 5)})
+    with pytest.raises(CompileError, match="beyond its limit"):
+        compiler.compile(proto, out=tmp_path / "less", dims={"again.steps": (0, 2)}).load().run(feeds)

@@ -122,9 +122,9 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
     else:
         raise OpError("the types of the values it carries change with every step")
     limit = None if trip is None or trip.content is None else b.scalar(trip, "M")
-    most = maximum(limit, 0) if limit is not None else None
+    most = maximum(limit, 0) if limit is not None else b.graph.bounds.get(f"{prefix}.steps", (0, None))[1]
     loop = LoopOp(graph, count, prefix, limit=most)
-    if most is not None and loop.runs_to_the_end() and (cond is None or cond.content is not None):
+    if limit is not None and most is not None and loop.runs_to_the_end() and (cond is None or cond.content is not None):
         goes = cond is None or bool(cond.content.reshape(-1)[0])
         loop = LoopOp(graph, count, prefix, steps=most if goes else 0)
     return b.apply(loop, trip, cond, *carried, *captured)

@@ -9,7 +9,7 @@ import numpy as np
 from compiler.onnx.load import element_type
 from compiler.onnx.ops.control import label
 from compiler.onnx.registry import onnx_op
-from ir.dims import ceil_div, names
+from ir.dims import Dim, ceil_div, names
 from ir.op import OpError
 from ir.types import OptionalType, SequenceType, TensorType
 
@@ -41,19 +41,28 @@ def element_shape(b: Any, element: TensorType, axis: int | None = None) -> tuple
     shape: tuple[Any, ...] = element.shape
     if not shape and axis is None:
         shape = (None,) * (b.declared_rank() or 0)
+    told = told_by_inputs(b)
     return tuple(
-        b.run_time_size(position) if size is None or position == axis or names(size) & b.graph.limits.keys() else size
+        b.run_time_size(position) if size is None or position == axis or not names(size) <= told else size
         for position, size in enumerate(shape)
     )
+
+
+def told_by_inputs(b: Any) -> set[str]:
+    """The symbols that the shapes of inputs tell. What is declared of the elements of a sequence tells nothing: each
+    may have sizes of its own."""
+    types = (value.type for value in b.scope.importer.graph.inputs)
+    return {name for type_ in types if isinstance(type_, TensorType) for size in type_.shape for name in names(size)}
 
 
 def _position(position: Any, count: int, end: int) -> int | None:
     """A position that is known when compiling, as an index from 0; None where it is not. Raises OpError."""
     if position is None:
         return end - 1
-    if position.content is None:
+    at = None if position.content is None else position.content.reshape(-1)[0]
+    if at is None or isinstance(at, Dim):
         return None
-    at = int(position.content.reshape(-1)[0])
+    at = int(at)
     if not -count <= at < end:
         raise OpError(f"`position` is {at} in a sequence of {count}")
     return at + count if at < 0 else at
@@ -170,7 +179,11 @@ def SequenceMap(b: Any, input_sequence: Any, *additional_inputs: Any, body: Any)
     given = [input_sequence, *additional_inputs]
     rows: list[Any] = [known_elements(x) if isinstance(x.type, SequenceType) else x for x in given]
     if any(row is None for row in rows):
-        types = [x.type.element if isinstance(x.type, SequenceType) else x.type for x in given]
+        types = [
+            element.with_shape(element_shape(b, element, len(element.shape))) if element is not x.type else x.type
+            for x in given
+            for element in [element_type_of(x) if isinstance(x.type, SequenceType) else x.type]
+        ]
         graph, captured = b.subgraph(body, types, "body")
         return b.sequence_map(*given, *captured, body=graph, given=len(given), label=label(b))
     steps = [b.inline(body, [row[i] if isinstance(row, list) else row for row in rows]) for i in range(len(rows[0]))]
