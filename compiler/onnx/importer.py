@@ -230,6 +230,8 @@ class Scope:
                 outputs = registry.call(entry, b, list(inputs), self.attributes(node, opset or 1))
         except OpError as error:
             raise self.refusal(node, ref, error) from error
+        except Undecided as error:
+            raise self.refusal(node, ref, OpError(f"{error}; it must be known when compiling")) from error
         self.bind(node, ref, outputs, last)
 
     def refusal(self, node: onnx.NodeProto, ref: NodeRef, error: OpError) -> UnsupportedError:

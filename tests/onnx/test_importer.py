@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
 import compiler
-from compiler.errors import CompileError, ModelError
+from compiler.errors import CompileError, ModelError, UnsupportedError
 from ir.evaluate import evaluate_graph
 
 FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
@@ -164,3 +165,11 @@ def test_attributes_reach_graphs_beside_references() -> None:
     loaded = compiler.load(helper.make_model(graph, opset_imports=opsets, functions=[function]))
     (made,) = evaluate_graph(loaded.graph, [np.array([-2, 2], np.float32), np.array(True)])
     np.testing.assert_array_equal(made, np.array([-0.5, 2.5], np.float32))
+
+
+def test_a_size_that_cannot_be_decided_is_a_refusal() -> None:
+    """Of a slice with as many axes as only a run tells; an error of its own would be no answer to a valid model."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[4, 4] x, int64[n] starts, int64[n] ends) => (float[a, b] y) { y = Slice (x, starts, ends) }"""
+    with pytest.raises(UnsupportedError, match=r"Slice: .*must be known when compiling"):
+        compiler.load(onnx.parser.parse_model(text))

@@ -138,10 +138,15 @@ def judge(
     return ("refused", refusal, "") if refusal else ("unchanged", "", "no input has a size that may change")
 
 
+def _is_demand(error: EvaluationError) -> bool:
+    """Whether a run was refused for a size: a nested graph demands another, or parameters give one that cannot be."""
+    return any(text in str(error) for text in ("must be equal", "it must be", "the run gives"))
+
+
 def _refusal(error: CompileError | EvaluationError) -> str:
     """Why a model with symbols cannot be had, or cannot run at these sizes. Raises any other error."""
     if isinstance(error, EvaluationError):
-        if "must be equal" not in str(error):  # what a nested graph demands is checked where it runs
+        if not _is_demand(error):
             raise error
         return str(error)
     inner = getattr(error, "errors", (error,))
@@ -176,6 +181,10 @@ def _compare_other(
             expected = prepare(static(model, given), "REFERENCE").run(arrays)
         except (CompileError, EvaluationError, ValueError, IndexError):
             continue  # these sizes do not fit the model
+        except EvaluationError as error:
+            if not _is_demand(error):
+                raise
+            continue
         sizes = ", ".join(f"{n} {list(x.shape)}" for n, x in given.items() if isinstance(x, np.ndarray) and x.shape)
         try:
             actual = prepared.run(arrays)
