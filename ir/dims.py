@@ -40,12 +40,20 @@ from ir.dim_form import (
 from ir.dim_text import Function, parse_expression
 
 
+class DividesByZero(ZeroDivisionError, ValueError):
+    """A size has no value, since it divides by one that is 0."""
+
+
 def evaluate(size: Size, values: Mapping[str, int]) -> int:
     """The value of `size` at the given values of its symbols.
 
-    Raises KeyError for a symbol without a value, ZeroDivisionError, and ValueError where the value is not an integer.
+    Raises KeyError for a symbol without a value, and ValueError where the value is not an integer, or where it divides
+    by zero (which is a ZeroDivisionError, too).
     """
-    value = substitute(size, values)
+    try:
+        value = substitute(size, values)
+    except ZeroDivisionError as error:
+        raise DividesByZero(f"{dim_text(size)} divides by zero at {dict(values)}") from error
     if isinstance(value, Dim):
         raise KeyError(f"no value for {', '.join(sorted(names(value)))}")
     if not isinstance(value, int):
@@ -279,8 +287,9 @@ _FUNCTIONS: dict[str, Function] = {
 }
 
 __all__ = [
-    "Atom", "Dim", "FloorDiv", "Limits", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term", "Undecided",
-    "bounded", "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "greatest", "lower_bound",
+    "Atom", "Dim", "DividesByZero", "FloorDiv", "Limits", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term",
+    "Undecided", "bounded", "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "greatest",
+    "lower_bound",
     "maximum", "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "symbol_of",
     "terms", "unbounded", "upper_bound",
 ]  # fmt: skip

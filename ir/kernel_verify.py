@@ -246,6 +246,8 @@ class _Checker:
                 continue
             least, greatest = _extremes(part.value, scope)
             where = f"axis {axis} of {buffer}: {type_}"
+            if size == 0 and names(least):
+                continue  # what it is for has a size that turns out to be 0, too
             if decide_le(0, greatest) is False or decide_le(size, least) is True:
                 yield f"the index {part.value} is always outside of {where}"
             elif decide_le(0, least) is False:

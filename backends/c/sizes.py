@@ -110,6 +110,20 @@ def _quotient_text(atom: FloorDiv, spell: Spell) -> tuple[str, int]:
     return f"sesame_floordiv_i64({num[0]}, {den[0]})", ATOM
 
 
+def denominators(size: Size) -> list[Size]:
+    """What a size divides by that may be 0."""
+    found: list[Size] = []
+    for _, atoms in terms(size) if isinstance(size, Dim) else ():
+        for atom in atoms:
+            match atom:
+                case FloorDiv():
+                    found += [*denominators(atom.num), *denominators(atom.den)]
+                    found += [atom.den] if (lower_bound(atom.den) or 0) < 1 else []
+                case Min() | Max():
+                    found += [den for arg in atom.args for den in denominators(arg)]
+    return list(dict.fromkeys(found))
+
+
 def _extremum_text(function: str, args: tuple[Size, ...], spell: Spell) -> str:
     text = plain_text(args[0], spell)
     for arg in args[1:]:

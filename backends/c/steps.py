@@ -12,7 +12,7 @@ from backends.c.interface import Model, status
 from backends.c.kernels import Function
 from backends.c.names import Writer, comment, wrapped
 from backends.c.scalars import storage_type
-from backends.c.sizes import SUM, magnitude_text, paren, plain_text, size_text
+from backends.c.sizes import SUM, denominators, magnitude_text, paren, plain_text, size_text
 from ir.dims import Dim, Size, bounded, decide_le, names, substitute, symbol, symbol_of
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, told_by
 
@@ -198,11 +198,14 @@ class Steps:
         self._stop_on_index(function)
 
     def _check_told_shapes(self, call: Call) -> None:
-        """Sizes that a run tells may make others negative: those are checked before memory is touched."""
+        """Sizes that a run tells may make others negative, or be 0 where others are divided by them: that is checked
+        before memory is touched."""
         program = self.model.program
         shapes = (program.buffers[name].type.shape for name in call.args)
         told = dict.fromkeys(s for shape in shapes for s in shape if names(s) & program.limits.keys())
         with bounded(program.bounds):
+            for divisor in dict.fromkeys(den for size in told for den in denominators(size)):
+                self.out.line(f"if ({self.size(divisor)} == 0) return {status(self.model, 'ERROR_DIMS')};")
             for size in told:
                 if decide_le(0, size) is not True:
                     self.out.line(f"if ({self.size(size)} < 0) return {status(self.model, 'ERROR_DIMS')};")

@@ -238,3 +238,28 @@ def test_the_steps_of_a_loop_are_what_is_to_be_bounded(tmp_path: Path) -> None:
     agree(proto, tmp_path, feeds, dims={"again.steps": (0, 5)})
     with pytest.raises(CompileError, match="beyond its limit"):
         compiler.compile(proto, out=tmp_path / "less", dims={"again.steps": (0, 2)}).load().run(feeds)
+
+
+def test_a_size_that_is_divided_by(tmp_path: Path) -> None:
+    """Where it was 0, the size of the result was no number: in the loader as in the interpreter."""
+    nodes = [
+        *kept("z", "mask", "w"),
+        helper.make_node("Shape", ["w"], ["rows"]),
+        helper.make_node("Constant", [], ["rest"], value_ints=[-1]),
+        helper.make_node("Concat", ["rows", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    inputs = [info("x", ["n"]), info("z", ["k"]), info("mask", ["k"], BOOL)]
+    proto = model(nodes, inputs, [info("y", ["a", "b"])])
+    feeds = [
+        {"x": np.ones(n, np.float32), "z": np.ones(4, np.float32), "mask": np.arange(4) < count}
+        for n, count in ((6, 2), (0, 3), (0, 0), (6, 0))
+    ]
+    agree(proto, tmp_path, *feeds[:2])
+    loaded = compiler.load(proto)
+    runnable = compiler.compile(loaded, out=tmp_path / "zero").load()
+    for each in feeds[2:]:
+        with pytest.raises(ValueError, match="divides by zero"):
+            evaluate_graph(loaded.graph, [each[v.name] for v in loaded.graph.inputs])
+        with pytest.raises(CompileError, match="dimension"):
+            runnable.run(each)
