@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from ir.demand import resolve
-from ir.dims import Size, bounded, decide_le, evaluate, names, substitute
+from ir.dims import Size, bounded, decide_le, evaluate, greatest, names, substitute
 from ir.kernel import Kernel
 from ir.kernel_verify import kernel_problems
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, blocks_of, touched
@@ -89,13 +89,25 @@ def _view_problems(program: Program, buffer: ProgramBuffer) -> Iterator[str]:
 
 def _is_larger(program: Program, view: ProgramBuffer, base: ProgramBuffer) -> bool:
     """Whether a view may have more bytes than what it is of. Sizes that a run tells are demanded to fit."""
+    demands = [*program.equal_dims, *_block_demands(program)]
     if view.type.dtype == base.type.dtype and shapes_agree(
-        (view.type.elements,), (base.type.elements,), program.bounds, program.equal_dims
+        (view.type.elements,), (base.type.elements,), program.bounds, demands
     ):
         return False
     if (names(view.type.elements) | names(base.type.elements)) & program.limits.keys():
-        return _exceeds(program, program.capacity(view.type), program.capacity(base.type))
+        most = [program.capacity(view.type), greatest(_bytes(view), program.limits)]
+        return all(_exceeds(program, size, program.capacity(base.type)) for size in most)
     return _exceeds(program, _bytes(view), _bytes(base))
+
+
+def _block_demands(program: Program) -> Iterator[tuple[Size, Size]]:
+    """What loops and branches demand of sizes where they run."""
+    for step in program.walk():
+        match step:
+            case Branch():
+                yield from (*step.equal_then, *step.equal_orelse)
+            case Repeat():
+                yield from step.equal
 
 
 def _fits(program: Program, buffer: ProgramBuffer) -> bool:

@@ -263,3 +263,42 @@ def test_a_size_that_is_divided_by(tmp_path: Path) -> None:
             evaluate_graph(loaded.graph, [each[v.name] for v in loaded.graph.inputs])
         with pytest.raises(CompileError, match="dimension"):
             runnable.run(each)
+
+
+@pytest.mark.parametrize("place", [0, 2, -3])
+def test_a_known_place_on_an_axis_that_may_be_shorter(place: int, tmp_path: Path) -> None:
+    """What lies beyond the end of a caller's memory was read."""
+    nodes = [
+        helper.make_node("Constant", [], ["place"], value_int=place),
+        helper.make_node("Gather", ["x", "place"], ["y"]),
+        *kept("z", "mask", "w"),
+        helper.make_node("Gather", ["w", "place"], ["v"]),
+    ]
+    inputs = [info("x", ["n", 3]), info("z", ["k"]), info("mask", ["k"], BOOL)]
+    proto = model(nodes, inputs, [info("y", [3]), info("v", [])])
+    given = {"x": np.ones((3, 3), np.float32), "z": np.arange(4, dtype=np.float32), "mask": np.ones(4, np.bool_)}
+    agree(proto, tmp_path, given)
+    loaded = compiler.load(proto)
+    runnable = compiler.compile(loaded, out=tmp_path / "net").load()
+    for short in ({"x": np.ones((0, 3), np.float32)}, {"mask": np.zeros(4, np.bool_)}):
+        feeds = {**given, **short}
+        with pytest.raises(ValueError, match="must not be negative"):
+            evaluate_graph(loaded.graph, [feeds[v.name] for v in loaded.graph.inputs])
+        with pytest.raises(CompileError):
+            runnable.run(feeds)
+
+
+def test_what_a_loop_carries_is_imported_again_with_limits_of_its_own(tmp_path: Path) -> None:
+    """Results of an If kept the limit that they had while what the loop carries was not yet known to grow."""
+    choice = arms([helper.make_node("Concat", ["a", "x"], ["p"], axis=0)], [helper.make_node("Neg", ["a"], ["q"])])
+    body = loop(
+        [helper.make_node("If", ["c"], ["next"], **choice)],
+        [*STEP, info("a", ["k"])],
+        [info("going", [], BOOL), info("next", ["k2"])],
+    )
+    shape = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Squeeze", ["s"], ["trip"])]
+    nodes = [*shape, helper.make_node("Loop", ["trip", "", "x"], ["y"], name="steps", body=body)]
+    proto = model(nodes, [info("x", ["n"]), info("c", [], BOOL)], [info("y", ["m"])])
+    x = np.arange(4, dtype=np.float32)
+    feeds = [{"x": x, "c": np.array(takes_then)} for takes_then in (True, False)]
+    agree(proto, tmp_path, *feeds, dims={"steps.in.0.0": (0, 20)})

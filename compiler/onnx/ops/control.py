@@ -107,9 +107,11 @@ def _looped(b: Any, trip: Any, cond: Any, carried: list[Any], body: Any) -> Any:
     """A loop that runs as a graph. Types of carried values are widened until the body keeps them."""
     prefix, count = label(b), len(carried)
     types: list[Type] = [v.type for v in carried]
-    labels = dict(b.scope.importer.labels)
+    labels, limits = dict(b.scope.importer.labels), dict(b.graph.limits)
     for _ in range(4):
-        b.scope.importer.labels = Counter(labels)  # what is imported again keeps its names
+        b.scope.importer.labels = Counter(labels)  # what is imported again keeps its names, and no limits
+        for name in [n for n in b.graph.limits if n not in limits and not n.startswith(f"{prefix}.in.")]:
+            del b.graph.limits[name]
         given = [TensorType(t.i64, ()), TensorType(t.bool_, ()), *types]
         graph, captured = b.subgraph(body, given, "body", Knowledge(steps=(trip, cond)))
         made = [v.type for v in graph.outputs[1 : 1 + count]]
