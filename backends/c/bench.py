@@ -70,10 +70,11 @@ static const char *option(int count, char **values, const char *name, const char
 """
 
 _BODY = r"""
-int main(int count, char **values) {
+/* Fills memory[]: the tensors, the weights, the arena, the threads; main() frees whatever is there. */
+static int run(int count, char **values, void **memory) {
+  void **io = memory, **weights = memory + @IO@, **arena = memory + @IO@ + 1, **storage = memory + @IO@ + 2;
   const char *const tensor_names[] = {@TENSORS@};
-  void *io[] = {@NULLS@};
-  size_t bytes[sizeof io / sizeof io[0]] = {0};
+  size_t bytes[@SLOTS@] = {0};
 @DIMS@  const int64_t arena_bytes = @P@_call_arena_bytes(dims);
   if (arena_bytes < 0) return fail("dims", "out of bounds");
 @BYTES@  for (size_t i = 0; i < @IO@; i++) {
@@ -83,36 +84,40 @@ int main(int count, char **values) {
     if (i >= @INPUTS@ || path == NULL) continue;
     if (!read_file(path, io[i], bytes[i])) return fail("not the bytes of the input", path);
   }
-  void *weights = aligned_memory(@UPPER@_WEIGHTS_BYTES);
-  void *arena = aligned_memory((size_t)arena_bytes);
-  if (weights == NULL || arena == NULL) return fail("out of memory for", "weights and arena");
+  *weights = aligned_memory(@UPPER@_WEIGHTS_BYTES);
+  *arena = aligned_memory((size_t)arena_bytes);
+  if (*weights == NULL || *arena == NULL) return fail("out of memory for", "weights and arena");
 @WEIGHTS@  const int threads = atoi(option(count, values, "--threads", "1"));
-  void *storage = aligned_memory(sesame_pool_bytes(threads));
+  *storage = aligned_memory(sesame_pool_bytes(threads));
   sesame_pool *pool = NULL;
-  if (threads > 1 && sesame_pool_start(storage, sesame_pool_bytes(threads), threads, &pool) != 0) {
+  if (threads > 1 && sesame_pool_start(*storage, sesame_pool_bytes(threads), threads, &pool) != 0) {
     return fail("cannot start", "threads");
   }
   const int repeat = atoi(option(count, values, "--repeat", "1"));
   double best = 1e30, sum = 0;
-  for (int i = 0; i < repeat; i++) {
+  int status = @UPPER@_OK;
+  for (int i = 0; i < repeat && status == @UPPER@_OK; i++) {
     const double start = seconds();
-    const int status = @P@_call(io, dims, @WEIGHTS_ARG@, arena, (size_t)arena_bytes, pool);
+    status = @P@_call(io, dims, @WEIGHTS_ARG@, *arena, (size_t)arena_bytes, pool);
     const double took = seconds() - start;
-    if (status != @UPPER@_OK) return fail("run", @P@_strerror(status));
     best = took < best ? took : best;
     sum += took;
   }
   sesame_pool_stop(pool);
+  if (status != @UPPER@_OK) return fail("run", @P@_strerror(status));
   printf("%s: best %.6f ms, mean %.6f ms of %d\n", @P@_version(), best * 1e3, sum / repeat * 1e3, repeat);
   for (size_t i = @INPUTS@; i < @IO@; i++) {
     const char *path = argument(count, values, tensor_names[i]);
     if (path != NULL && !write_file(path, io[i], bytes[i])) return fail("cannot write", path);
   }
-  for (size_t i = 0; i < @IO@; i++) free(io[i]);
-  free(storage);
-  free(arena);
-  free(weights);
   return 0;
+}
+
+int main(int count, char **values) {
+  void *memory[@IO@ + 3] = {NULL};
+  const int failed = run(count, values, memory);
+  for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) free(memory[i]);
+  return failed;
 }
 """
 
@@ -126,11 +131,11 @@ def bench_source(model: Model) -> str:
         "IO": str(len(fields)),
         "INPUTS": str(len(model.inputs)),
         "TENSORS": ", ".join(string_literal(field.name) for field in fields) or '""',
-        "NULLS": ", ".join("NULL" for _ in fields) or "NULL",
+        "SLOTS": str(max(len(fields), 1)),
         "DIMS": _dims(model),
         "BYTES": _bytes(model),
         "WEIGHTS": "" if model.embed or not model.image.bytes else _READ_WEIGHTS.replace("@UPPER@", model.upper),
-        "WEIGHTS_ARG": "NULL" if model.embed else "weights",
+        "WEIGHTS_ARG": "NULL" if model.embed else "*weights",
     }
     text = _BODY
     for key, value in texts.items():
@@ -140,7 +145,7 @@ def bench_source(model: Model) -> str:
 
 _READ_WEIGHTS = """\
   const char *weights_path = option(count, values, "--weights", "model.weights");
-  if (!read_file(weights_path, weights, @UPPER@_WEIGHTS_BYTES)) return fail("not the weights", weights_path);
+  if (!read_file(weights_path, *weights, @UPPER@_WEIGHTS_BYTES)) return fail("not the weights", weights_path);
 """
 
 

@@ -6,7 +6,7 @@ decoder writes end with the image or with the stream. Numbers are i64 throughout
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ir import types as t
@@ -135,6 +135,37 @@ class Canvas:
         """A loop as long as all is well and the condition holds."""
         with self.k.during(self.ok & condition):
             yield
+
+    # Codes.
+
+    def huffman_symbol(
+        self,
+        bit: Callable[[], Expr],
+        longest: int,
+        words: Callable[[Expr], Expr],
+        symbols: Callable[[Expr], Expr],
+    ) -> Expr:
+        """The next symbol of a canonical Huffman code; gives up where the bits are no word of it.
+
+        Args:
+            bit: Takes the next bit of the stream.
+            longest: The most bits of a word.
+            words: How many words of a length there are.
+            symbols: The symbol at a place, all sorted by their words; asked for places beyond the last one too.
+        """
+        word, first, place = self.var("word"), self.var("first"), self.var("place")
+        length, symbol = self.var("length"), self.var("symbol", -1)
+        with self.repeat(both(symbol < 0, length < longest)):
+            self.k.assign(length, 1, "add")
+            self.k.assign(word, word * 2 + bit())
+            self.k.assign(first, first * 2)
+            count = self.let("words", words(length))
+            with self.k.when(between(word - first, 0, count - 1)):
+                self.k.assign(symbol, symbols(place + (word - first)))
+            self.k.assign(place, count, "add")
+            self.k.assign(first, count, "add")
+        self.need(symbol >= 0)
+        return symbol
 
     # Pixels.
 

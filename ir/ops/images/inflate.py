@@ -100,21 +100,12 @@ class Inflater:
 
     def symbol(self, code: Code) -> Expr:
         """The next symbol of a code; gives up where the bits are no word of it."""
-        c = self.c
-        word, first, place = c.var("word"), c.var("first"), c.var("place")
-        length, symbol = c.var("length"), c.var("symbol", -1)
-        with c.repeat(both(symbol < 0, length < 15)):
-            c.k.assign(length, 1, "add")
-            bit = self.take(1)
-            c.k.assign(word, word * 2 + bit)
-            count = c.let("words", c.get(code.counts, length))
-            c.k.assign(first, first * 2)
-            with c.k.when((word - first) < count):
-                c.k.assign(symbol, c.get(code.symbols, apply("min", place + (word - first), code.symbols.shape[0] - 1)))
-            c.k.assign(place, count, "add")
-            c.k.assign(first, count, "add")
-        c.need(symbol >= 0)
-        return symbol
+        return self.c.huffman_symbol(
+            lambda: self.take(1),
+            longest=15,
+            words=lambda length: self.c.get(code.counts, length),
+            symbols=lambda place: self.c.get(code.symbols, apply("min", place, code.symbols.shape[0] - 1)),
+        )
 
     def build(self, code: Code, begin: Expr, count: Expr) -> None:
         """Makes a code of lengths begin..begin+count; gives up where there are more words than bits allow."""

@@ -206,21 +206,12 @@ class Bits:
 
     def symbol(self, frame: Frame, table: Expr) -> Expr:
         """The next symbol of a Huffman code; gives up where the bits are no word of it."""
-        c = self.c
-        word, first, place = c.var("word"), c.var("first"), c.var("place")
-        length, symbol = c.var("length"), c.var("symbol", -1)
-        with c.repeat(both(symbol < 0, length < 16)):
-            c.k.assign(length, 1, "add")
-            bit = self.take(1)
-            c.k.assign(word, word * 2 + bit)
-            c.k.assign(first, first * 2)
-            words = c.let("words", c.get(frame.counts, table, length))
-            with c.k.when(between(word - first, 0, words - 1)):
-                c.k.assign(symbol, c.get(frame.symbols, table, apply("min", place + (word - first), 255)))
-            c.k.assign(place, words, "add")
-            c.k.assign(first, words, "add")
-        c.need(symbol >= 0)
-        return symbol
+        return self.c.huffman_symbol(
+            lambda: self.take(1),
+            longest=16,
+            words=lambda length: self.c.get(frame.counts, table, length),
+            symbols=lambda place: self.c.get(frame.symbols, table, apply("min", place, 255)),
+        )
 
 
 class Scan:
