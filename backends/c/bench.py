@@ -16,11 +16,14 @@ _HEAD = r"""
 #include <time.h>
 
 /* Usage: bench [--weights FILE] [--threads N] [--repeat N] [DIM=value ...] [name=file ...]
- * Inputs are read from their files (raw little-endian elements; zeros without one), outputs written to theirs. */
+ * Inputs are read from their files (raw little-endian elements; zeros without one), outputs written to theirs.
+ * The exit status is the one that the model returned, or BENCH_FAILED. */
+
+enum { BENCH_FAILED = 64 };
 
 static int fail(const char *what, const char *which) {
   fprintf(stderr, "%s: %s\n", what, which);
-  return 1;
+  return BENCH_FAILED;
 }
 
 static void *aligned_memory(size_t bytes) {
@@ -104,7 +107,10 @@ static int run(int count, char **values, void **memory) {
     sum += took;
   }
   sesame_pool_stop(pool);
-  if (status != @UPPER@_OK) return fail("run", @P@_strerror(status));
+  if (status != @UPPER@_OK) {
+    fail("run", @P@_strerror(status));
+    return status;
+  }
   printf("%s: best %.6f ms, mean %.6f ms of %d\n", @P@_version(), best * 1e3, sum / repeat * 1e3, repeat);
   for (size_t i = @INPUTS@; i < @IO@; i++) {
     const char *path = argument(count, values, tensor_names[i]);
@@ -115,9 +121,9 @@ static int run(int count, char **values, void **memory) {
 
 int main(int count, char **values) {
   void *memory[@IO@ + 3] = {NULL};
-  const int failed = run(count, values, memory);
+  const int status = run(count, values, memory);
   for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) free(memory[i]);
-  return failed;
+  return status;
 }
 """
 

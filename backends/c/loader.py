@@ -15,14 +15,10 @@ from typing import Any
 import numpy as np
 
 from backends.c.build import build_library
-from backends.c.ports import Ports
-from compiler.errors import EXIT_INTERNAL, EXIT_USAGE, CompileError, ModelError, ToolError, UnsupportedError
+from backends.c.ports import Ports, failed_run
+from compiler.errors import CompileError, ModelError, ToolError
 
 _ALIGNMENT = 64
-_OF_DATA = (4, 5, 6)
-_UNSUPPORTED = 7
-"""The statuses ERROR_DIMS, ERROR_INDEX and ERROR_LIMIT, and ERROR_UNSUPPORTED, of `interface`: what the values that a
-caller gives can lead to. This module does not import it."""
 _POOL_ERRORS = "the thread pool could not start"
 
 
@@ -62,11 +58,8 @@ class CModel:
         pointers = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
         arena = self._arena_of(needed)
         status = self._call(pointers, dims.ctypes.data, self._weights.ctypes.data, arena, needed, self._pool)
-        if status == _UNSUPPORTED:
-            raise UnsupportedError("E0405", self._strerror(status).decode())
         if status != 0:
-            exit_code = EXIT_USAGE if status in _OF_DATA else EXIT_INTERNAL
-            raise CompileError("E0502", f"the model returned: {self._strerror(status).decode()}", exit_code=exit_code)
+            raise failed_run(status, self._strerror(status).decode())
         return self.ports.results(results, {**sizes, **dict(zip(self.ports.told, told.tolist()))})
 
     def _arena_of(self, needed: int) -> int:

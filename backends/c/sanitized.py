@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.c.build import library_key
-from backends.c.ports import Ports
+from backends.c.ports import Ports, failed_run
 from backends.c.toolchain import build_executable, find_compiler
 from compiler.errors import EXIT_INTERNAL, CompileError
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _SECONDS = 600
 _REPORT_LINES = 12
+_BENCH_FAILED, _REPORTED = 64, 99
+"""The exit statuses of a bench that could not run its model, and of one whose sanitizers had something to report; below
+them are those of the model."""
 
 
 class SanitizedModel:
@@ -69,7 +72,13 @@ class SanitizedModel:
             command.append(f"{port.name}={scratch / f'in{i}'}")
         command += [f"{port.name}={scratch / f'out{i}'}" for i, port in enumerate(self.ports.outputs)]
         command += [f"{name}={scratch / f'told{i}'}" for i, name in enumerate(self.ports.told)]
-        environment = {**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}
+        said = f"exitcode={_REPORTED}"
+        environment = {
+            **os.environ,
+            "ASAN_OPTIONS": said,
+            "LSAN_OPTIONS": said,
+            "UBSAN_OPTIONS": f"{said}:print_stacktrace=1",
+        }
         try:
             done = subprocess.run(
                 command,
@@ -82,6 +91,8 @@ class SanitizedModel:
             )
         except subprocess.TimeoutExpired as error:
             raise CompileError("E0503", f"the model ran longer than {_SECONDS} s", exit_code=EXIT_INTERNAL) from error
+        if 0 < done.returncode < _BENCH_FAILED:
+            raise failed_run(done.returncode, done.stderr.strip().removeprefix("run: "))
         if done.returncode != 0:
             report = "\n".join((done.stderr or done.stdout).strip().splitlines()[:_REPORT_LINES])
             raise CompileError("E0503", f"the model failed under sanitizers, status {done.returncode}: {report}",

@@ -21,7 +21,7 @@ from ir.element import KernelBuilder, Output, Tensor, sum_over
 from ir.expr import Expr, Index, cast, const, select
 from ir.kernel import Mark
 from ir.op import Op, assume_equal, case, ints, op, require, sizes
-from ir.ops.movement import greater, lesser, same_width
+from ir.ops.movement import lesser, same_width
 from ir.types import TensorType
 
 
@@ -29,11 +29,6 @@ def wrapped(index: Expr, size: Size) -> Expr:
     """An index of any integer type as i64, negative ones counted from the end of an axis of `size`."""
     index = cast(index, t.i64)
     return select(index < 0, index + size, index)
-
-
-def entry(index: Expr, size: Size) -> Expr:
-    """The entry of an axis of `size` that an index names; the nearest one where it names none."""
-    return greater(lesser(wrapped(index, size), Index(t.i64, size - 1)), Index(t.i64, 0))
 
 
 @contextmanager
@@ -86,7 +81,7 @@ class Gather(Op):
 
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
         after = self.axis + indices.rank
-        position = entry(indices.at(*i[self.axis : after]), x.shape[self.axis])
+        position = wrapped(indices.at(*i[self.axis : after]), x.shape[self.axis])
         return x.at(*i[: self.axis], position, *i[after:])
 
     def on_cells(self, b: Any, x: Any, indices: Any) -> Any:
@@ -115,7 +110,7 @@ class GatherElements(Op):
         return x[_grid(indices, self.axis)]
 
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
-        position = entry(indices.at(*i), x.shape[self.axis])
+        position = wrapped(indices.at(*i), x.shape[self.axis])
         return x.at(*i[: self.axis], position, *i[self.axis + 1 :])
 
     def on_cells(self, b: Any, x: Any, indices: Any) -> Any:
@@ -167,7 +162,7 @@ class GatherND(Op):
 
     def element(self, i: tuple[Expr, ...], x: Tensor, indices: Tensor) -> Expr:
         batch, rows, depth = self.batch_dims, indices.rank - 1, _depth("gather_nd", indices.type)
-        named = [entry(indices.at(*i[:rows], j), x.shape[batch + j]) for j in range(depth)]
+        named = [wrapped(indices.at(*i[:rows], j), x.shape[batch + j]) for j in range(depth)]
         return x.at(*i[:batch], *named, *i[rows:])
 
     def on_cells(self, b: Any, x: Any, indices: Any) -> Any:
@@ -229,8 +224,7 @@ class ScatterElements(Op):
         with nest(k, indices.shape) as i:
             position = k.let("position", wrapped(indices.at(*i), x.shape[self.axis]))
             at = (*i[: self.axis], position, *i[self.axis + 1 :])
-            with k.when((position >= 0) & (position < Index(t.i64, x.shape[self.axis]))):
-                k.store(outs[0], at, updates.at(*i), REDUCTIONS[self.reduction])
+            k.store(outs[0], at, updates.at(*i), REDUCTIONS[self.reduction])
 
     def on_cells(self, b: Any, x: Any, indices: Any, updates: Any) -> Any:
         require(self.reduction == "none", lambda: f"scatter_elements: strings have no {self.reduction}")
@@ -273,10 +267,7 @@ class ScatterND(Op):
         rows, depth = indices.rank - 1, _depth("scatter_nd", indices.type)
         with nest(k, updates.shape[:rows]) as i:
             named = [k.let("position", wrapped(indices.at(*i, j), x.shape[j])) for j in range(depth)]
-            inside: Expr = const(True, t.bool_)
-            for position, size in zip(named, x.shape):
-                inside = inside & (position >= 0) & (position < Index(t.i64, size))
-            with k.when(inside), nest(k, updates.shape[rows:]) as rest:
+            with nest(k, updates.shape[rows:]) as rest:
                 k.store(outs[0], (*named, *rest), updates.at(*i, *rest), REDUCTIONS[self.reduction])
 
     def on_cells(self, b: Any, x: Any, indices: Any, updates: Any) -> Any:
