@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ir.dims import names
 from ir.program import Bind, Call, Program, Repeat, Step, blocks_of, touched
 
 
-def inputs_behind(program: Program, name: str) -> tuple[str, ...]:
-    """The inputs, by their model names, whose values decide what the symbol `name` is; sorted.
+def inputs_behind(program: Program, told: Collection[str]) -> tuple[str, ...]:
+    """The inputs, by their model names, whose values decide what the symbols `told` are; sorted.
 
     Where several steps bind the symbol or write memory on the way, all of them count.
     """
     found: set[str] = set()
     seen: set[str] = set()
-    symbols, buffers = [name], []
+    symbols, buffers = sorted(told), []
     while symbols or buffers:
         if symbols:
             symbol = symbols.pop()

@@ -96,11 +96,12 @@ def _names_bound(step: Step) -> list[str]:
 
 def _unlimited(name: str, program: Program) -> UnsupportedError:
     """The error for a size that only a run tells and that has no limit."""
-    own = name.removesuffix("steps")  # of a loop, whose steps may be no size of anything
-    step = next((s for s in program.walk() if any(n == name or n.startswith(own) for n in _names_bound(s))), None)
+    loop = name.removesuffix("steps") if name.endswith(".steps") else None  # whose steps may be no size of anything
+    tellers = [s for s in program.walk() if any(n == name or (loop and n.startswith(loop)) for n in _names_bound(s))]
+    step = next(iter(tellers), None)
     node = NodeRef(step.sources[0], "", "sesame") if step is not None and step.sources else None
     message = f"the size '{name}' is known only when the model runs, and nothing bounds it"
-    needs = inputs_behind(program, name)
+    needs = inputs_behind(program, {name, *(n for teller in tellers for n in _names_bound(teller))})
     other = f"; or make constants of what it follows from: input {', '.join(needs)}" if needs else ""
     error = UnsupportedError("E0411", message, node=node, help=f"give it a bound: --dim {name}=0..1000{other}")
     error.needs = needs

@@ -219,3 +219,17 @@ def test_an_unbounded_size_names_the_inputs_that_decide_it() -> None:
         CBackend(march="").pipeline().run(compiler.load(proto))
     errors = getattr(raised.value, "errors", [raised.value])
     assert {name for error in errors for name in error.needs} == {"half", "two"}
+
+
+def test_a_loop_that_stacks_nothing_names_the_inputs_that_decide_its_steps() -> None:
+    body = loop(
+        [helper.make_node("Concat", ["a", "a"], ["next"], axis=0)],
+        [info("i", [], TensorProto.INT64), info("going", [], TensorProto.BOOL), info("a", ["n"])],
+        [info("going", [], TensorProto.BOOL), info("next", ["m"])],
+    )
+    nodes = [helper.make_node("Loop", ["trip", "", "x"], ["last"], name="doubled", body=body)]
+    proto = model(nodes, [info("trip", [], TensorProto.INT64), info("x", [2])], [info("last", ["k"])])
+    with pytest.raises(CompileError, match="nothing bounds it") as raised:
+        CBackend(march="").pipeline().run(compiler.load(proto))
+    errors = getattr(raised.value, "errors", [raised.value])
+    assert errors and all("trip" in error.needs for error in errors)

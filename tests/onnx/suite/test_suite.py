@@ -1,6 +1,6 @@
 """The official suite: no case may be wrong, and none that passed may fall behind.
 
-REFERENCE runs all cases but the light models, CPU a part chosen by the hash of the name; `-m sweep` runs everything.
+All cases but the light models, which take seconds each in the interpreter; `-m sweep` runs those too.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from tests.onnx.suite.judge import Outcome, difference
 from tests.onnx.suite.workers import run_cases
 
 CPU_OPTIONS = {"opt": "-O1"}
-_EVERY = 6
-"""One case in so many runs on CPU each time."""
+_PARTS = 12
+"""Tests that share the cases on CPU, so that a parallel run has something to divide."""
 
 
 def _quick() -> list[str]:
-    """Cases without the light models, which take seconds each in the interpreter."""
+    """Cases without the light models."""
     return [name for name, case in load_cases().items() if case.kind != "real"]
 
 
-def _sample() -> list[str]:
-    return [name for name in _quick() if hashlib.sha256(name.encode()).digest()[0] % _EVERY == 0]
+def _part(number: int) -> list[str]:
+    return [name for name in _quick() if hashlib.sha256(name.encode()).digest()[0] % _PARTS == number]
 
 
 def test_reference() -> None:
     assert not expected.failures("REFERENCE", run_cases(_quick(), "REFERENCE", {}))
 
 
-def test_cpu_sample() -> None:
-    assert not expected.failures("CPU", run_cases(_sample(), "CPU", CPU_OPTIONS))
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_cpu(part: int) -> None:
+    assert not expected.failures("CPU", run_cases(_part(part), "CPU", CPU_OPTIONS, jobs=1))
 
 
 @pytest.mark.sweep
