@@ -17,7 +17,7 @@ from ir.blob import ArrayBlob, Blob
 from ir.demand import is_implied, told_late
 from ir.dims import Dim, Size, Undecided, bounded, names, symbol, symbol_of
 from ir.graph import Graph, Node, Value
-from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions
+from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions, require_at_most
 from ir.types import DType, TensorType, Type, dtype_of
 
 CONTENT_LIMIT = 4096
@@ -63,6 +63,7 @@ class Builder:
         with self, bounded(graph.bounds), told_late(graph.limits), assumptions() as demanded, definitions() as defined:
             inferred = op.infer(*(None if v is None else v.type for v in values))
             types: tuple[Type, ...] = inferred if isinstance(inferred, tuple) else (inferred,)
+            _demand_sizes(op, types)
             node = self.graph.insert(op, values, types, names=names, sources=self.sources, before=self.before)
             _evaluate(node)
         for a, b in demanded:
@@ -161,6 +162,14 @@ class Builder:
             self.graph.equal_dims.append((a, b))
             if self.sources:
                 self.graph.demanded_by[a, b] = self.sources[0]
+
+
+def _demand_sizes(op: Op, types: Iterable[Type]) -> None:
+    """Demands that no size of a result is negative. Only what is in memory has sizes that a target checks: a tensor
+    between two ops that become one loop nest is not. Raises OpError."""
+    shapes = (type_.shape for type_ in types if isinstance(type_, TensorType))
+    for size in dict.fromkeys(size for shape in shapes for size in shape if symbol_of(size) is None):
+        require_at_most(f"{op.name}: the negative of a size", -size, 0)
 
 
 def _evaluate(node: Node) -> None:

@@ -19,7 +19,8 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
-from ir.dims import Size, decide_eq, parse_dim
+from ir.demand import not_negative
+from ir.dims import Size, decide_eq, decide_le, parse_dim
 from ir.types import DTYPES, TensorType
 
 ints = tuple[int, ...]
@@ -217,6 +218,15 @@ def assumptions() -> Iterator[list[tuple[Size, Size]]]:
         _assumptions.reset(token)
 
 
+def require_at_most(what: str, size: Size, most: Size) -> None:
+    """For type rules: demands a size to be no more than another. Raises OpError where it is; records what is
+    undecided."""
+    fits = decide_le(size, most)
+    require(fits is not False, lambda: f"{what}: {size} where it must be no more than {most}")
+    if fits is None:
+        assume_equal(*not_negative(most - size))
+
+
 _definitions: ContextVar[list[tuple[Size | sizes, Size | None]] | None] = ContextVar("definitions", default=None)
 
 
@@ -254,6 +264,6 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 
 __all__ = [
     "OPS", "Example", "Op", "OpError", "UnknownValue", "assume_equal", "assumptions", "case", "define", "define_shape",
-    "definitions", "ints", "op", "operand_names", "parse_type", "require", "require_equal", "sample", "sizes",
-    "split_commas",
+    "definitions", "ints", "op", "operand_names", "parse_type", "require", "require_at_most", "require_equal", "sample",
+    "sizes", "split_commas",
 ]  # fmt: skip
