@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
-from ir.demand import not_negative
-from ir.dims import Size, decide_eq, decide_le
+from ir.dims import Size, decide_eq, minimum
 from ir.element import KernelBuilder, Output, Tensor, sum_over
 from ir.expr import Expr, Index, cast, const, select
 from ir.kernel import Mark
-from ir.op import Op, assume_equal, case, ints, op, require, sizes
+from ir.op import Op, assume_equal, case, ints, op, require, require_at_most, sizes
 from ir.ops.movement import lesser, same_width
 from ir.types import TensorType
 
@@ -44,6 +43,21 @@ def nest(k: KernelBuilder, shape: Sequence[Size], mark: Mark = "") -> Iterator[t
 def _copy(k: KernelBuilder, out: Output, source: Tensor) -> None:
     with nest(k, source.shape, "parallel") as i:
         k.store(out, i, source.at(*i))
+
+
+def _require_entry(op_name: str, axes: Sequence[Size], indices: Sequence[Size]) -> None:
+    """Demands that axes which indices of some shape name entries of are not empty, unless there are no indices."""
+    for size in axes:
+        require_at_most(f"{op_name} of an axis of size {size}", minimum(math.prod(indices, start=1), 1), size)  # type: ignore[arg-type]
+
+
+def _require_beside(op_name: str, axis: int, x: TensorType, indices: TensorType) -> None:
+    """Demands that indices along `axis` have no entries beside those of x along the other axes. Raises OpError."""
+    require(0 <= axis < x.rank, lambda: f"{op_name}: axis {axis} of {x}")
+    require(x.rank == indices.rank, lambda: f"{op_name}: {x} and indices {indices} have different ranks")
+    for a, (own, size) in enumerate(zip(indices.shape, x.shape)):
+        if a != axis:
+            require_at_most(f"{op_name}: axis {a} of indices {indices}", own, size)
 
 
 def _require_indices(op_name: str, indices: TensorType) -> None:
@@ -74,6 +88,7 @@ class Gather(Op):
     def infer(self, x: TensorType, indices: TensorType) -> TensorType:
         require(0 <= self.axis < x.rank, lambda: f"gather: axis {self.axis} of {x}")
         _require_indices("gather", indices)
+        _require_entry("gather", x.shape[self.axis : self.axis + 1], indices.shape)
         return x.with_shape((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]))
 
     def reference(self, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -101,9 +116,9 @@ class GatherElements(Op):
     ]
 
     def infer(self, x: TensorType, indices: TensorType) -> TensorType:
-        require(0 <= self.axis < x.rank, lambda: f"gather_elements: axis {self.axis} of {x}")
-        require(x.rank == indices.rank, lambda: f"gather_elements: {x} and indices {indices} have different ranks")
+        _require_beside("gather_elements", self.axis, x, indices)
         _require_indices("gather_elements", indices)
+        _require_entry("gather_elements", x.shape[self.axis : self.axis + 1], indices.shape)
         return x.with_shape(indices.shape)
 
     def reference(self, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -148,6 +163,7 @@ class GatherND(Op):
         fits = 0 <= batch < indices.rank and batch + depth <= x.rank
         require(fits, lambda: f"gather_nd: {x} has too few axes for indices {indices} with {batch} batch axes")
         _assume_same("gather_nd", x.shape[:batch], indices.shape[:batch])
+        _require_entry("gather_nd", x.shape[batch : batch + depth], indices.shape[:-1])
         return x.with_shape((*indices.shape[:-1], *x.shape[batch + depth :]))
 
     def reference(self, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -210,8 +226,7 @@ class ScatterElements(Op):
     ]
 
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> TensorType:
-        require(0 <= self.axis < x.rank, lambda: f"scatter_elements: axis {self.axis} of {x}")
-        require(x.rank == indices.rank, lambda: f"scatter_elements: {x} and indices {indices} have different ranks")
+        _require_beside("scatter_elements", self.axis, x, indices)
         _require_scatter("scatter_elements", x, indices, updates, self.reduction)
         _assume_same("scatter_elements", indices.shape, updates.shape)
         return x
@@ -280,7 +295,7 @@ class ScatterND(Op):
 class TensorScatter(Op):
     """A cache with `update` written along `axis` from starts[n] on (0 without starts), n being the index on axis 0.
 
-    Where `circular`, what passes the end goes on at the beginning.
+    Where `circular`, places are taken modulo the size of the axis; else what lies outside of it is dropped.
     """
 
     axis: int
@@ -294,6 +309,7 @@ class TensorScatter(Op):
     def infer(self, x: TensorType, update: TensorType, starts: TensorType | None = None) -> TensorType:
         require(0 < self.axis < x.rank, lambda: f"tensor_scatter: axis {self.axis} of {x}")
         require(x.dtype == update.dtype, lambda: f"tensor_scatter: {x} is updated with {update}")
+        require_at_most("tensor_scatter: the update", update.shape[self.axis], x.shape[self.axis])
         others = [s for a, s in enumerate(x.shape) if a != self.axis]
         _assume_same("tensor_scatter", others, [s for a, s in enumerate(update.shape) if a != self.axis])
         if starts is not None:
@@ -307,6 +323,8 @@ class TensorScatter(Op):
             start = 0 if starts is None else int(starts[n])
             for step in range(update.shape[self.axis]):
                 place = (start + step) % x.shape[self.axis] if self.circular else start + step
+                if place < 0:
+                    raise IndexError(f"row {place} of a cache of {x.shape[self.axis]} rows")
                 np.moveaxis(out[n], self.axis - 1, 0)[place] = np.moveaxis(update[n], self.axis - 1, 0)[step]
         return out
 
@@ -314,7 +332,7 @@ class TensorScatter(Op):
         start = Index(t.i64, 0) if starts is None else cast(starts.at(i[0]), t.i64)
         step = i[self.axis] - start
         if self.circular:
-            step = select(step < 0, step + x.shape[self.axis], step)
+            step = step % x.shape[self.axis]
         written = (step >= 0) & (step < Index(t.i64, update.shape[self.axis]))
         return select(written, update.at(*i[: self.axis], step, *i[self.axis + 1 :]), x.at(*i))
 
@@ -373,7 +391,7 @@ class ReverseSequence(Op):
     def reference(self, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         out = x.copy()
         source, target = (np.moveaxis(array, (self.batch, self.time), (0, 1)) for array in (x, out))
-        for n, length in enumerate(lengths.tolist()):
+        for n, length in enumerate(np.maximum(lengths, 0).tolist()):
             target[n, :length] = source[n, :length][::-1]
         return out
 
@@ -420,9 +438,7 @@ class Col2im(Op):
         require(whole, lambda: f"col2im: {x} holds no blocks of {taps}")
         assume_equal(channels // taps * taps, channels)
         for places in self.places():
-            require(decide_le(0, places) is not False, lambda: f"col2im: an image of {self.shape} holds no blocks")
-            if decide_le(0, places) is None:
-                assume_equal(*not_negative(places))
+            require_at_most(f"col2im: blocks in an image of {self.shape}", 0, places)
         _assume_same("col2im", (x.shape[2],), (math.prod(self.places(), start=1),))  # type: ignore[arg-type]
         return x.with_shape((x.shape[0], channels // taps, *self.shape))
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from compiler.onnx.ops.movement import sliced
-from compiler.onnx.ops.shape import elements, from_front, normal_axis, reshaped
+from compiler.onnx.ops.shape import demand_at_most, elements, from_front, normal_axis, reshaped
 from compiler.onnx.registry import onnx_op
 from compiler.onnx.told import choose, demand, elements_of, is_known, number, numbers, sizes_of, told
 from ir import types as t
-from ir.demand import not_negative
 from ir.dims import Dim, Size, decide_le, minimum
 from ir.op import OpError
 
@@ -27,9 +26,9 @@ def Gather(b: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
         return b.gather(data, indices, axis=along)
     start, step = run
     for place in dict.fromkeys((start, start + (known.size - 1) * step)):
-        for room in (place, data.shape[along] - 1 - place):
-            if decide_le(0, room) is not True:
-                b.assume_equal(*not_negative(room))
+        message = f"index {place} into an axis of size {data.shape[along]}"
+        demand_at_most(b, 0, place, message)
+        demand_at_most(b, place, data.shape[along] - 1, message)
     part = sliced(b, data, along, start, known.size, step)
     return reshaped(b, part, (*data.shape[:along], *indices.shape, *data.shape[along + 1 :]))
 

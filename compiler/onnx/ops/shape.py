@@ -44,6 +44,15 @@ def demand_equal(b: Any, a: Size, c: Size, message: str) -> None:
     b.assume_equal(a, c)
 
 
+def demand_at_most(b: Any, size: Size, most: Size, message: str) -> None:
+    """Records that a size must be no more than another. Raises OpError(message) where it cannot be."""
+    fits = decide_le(size, most)
+    if fits is False:
+        raise OpError(message)
+    if fits is None:
+        b.assume_equal(*not_negative(most - size))
+
+
 def from_front(b: Any, position: Size, size: Size) -> Size:
     """A position on an axis of `size`, counted from its end where negative, as one from the front.
 
@@ -251,4 +260,6 @@ def _expanded_at_run_time(b: Any, axis: int, own: Size, size: Any) -> Size:
     return told(b, wanted, own if b.is_equal(own, 1) is False else b.run_time_size(axis, is_bounded=False))
 
 
-__all__ = ["demand_equal", "elements", "from_front", "normal_axes", "normal_axis", "reshaped", "told_shape"]
+__all__ = [
+    "demand_at_most", "demand_equal", "elements", "from_front", "normal_axes", "normal_axis", "reshaped", "told_shape",
+]  # fmt: skip
