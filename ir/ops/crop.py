@@ -10,6 +10,7 @@ from ir.element import Tensor, apply, cast, select
 from ir.expr import Expr, Index
 from ir.op import Op, assume_equal, case, op, require
 from ir.ops.reduction import accumulator
+from ir.ops.region import image_of
 from ir.types import DType, TensorType, dtype_of
 
 _BOXES = np.array([[0.1, 0.2, 0.8, 0.9], [0.9, 0.7, 0.2, 0.1], [-0.5, -0.2, 1.3, 1.2]], np.float32)
@@ -50,7 +51,7 @@ class CropAndResize(Op):
         wide, sizes = x.astype(exact), (int(self.height), int(self.width))
         y = np.full((len(boxes), x.shape[1], *sizes), exact(self.outside))
         for r, (y1, x1, y2, x2) in enumerate(boxes.astype(exact)):
-            plane = wide[batch_indices[r]]
+            plane = image_of(wide, batch_indices[r])
             rows, columns = (
                 self._points(low, high, count, extent)
                 for low, high, count, extent in zip((y1, x1), (y2, x2), sizes, x.shape[2:])

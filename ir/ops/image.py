@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size
+from ir.dims import Size, minimum
 from ir.element import KernelBuilder, Output, Tensor, apply, cast, const, highest, lowest, select, sum_over
 from ir.expr import Expr, Index
-from ir.op import Op, assume_equal, case, ints, op, require
+from ir.op import Op, assume_equal, case, ints, op, require, require_at_most
 from ir.ops.reduction import accumulator
 from ir.types import DType, TensorType, dtype_of
 
@@ -160,6 +160,7 @@ class Resample(Op):
         else:
             require(weight.shape == index.shape and weight.dtype == accumulator(weight.dtype),
                     lambda: f"resample: weights {weight} do not fit indices {index}")  # fmt: skip
+        require_at_most(f"resample of axis {self.axis} of {x}", minimum(index.shape[0], 1), x.shape[self.axis])
         return x.with_shape(index.shape[0] if a == self.axis else size for a, size in enumerate(x.shape))
 
     def reference(self, x: np.ndarray, index: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:

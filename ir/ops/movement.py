@@ -16,7 +16,7 @@ from ir import types as t
 from ir.dims import Dim, FloorDiv, Size, decide_eq, decide_le, lower_bound, maximum, minimum, terms, upper_bound
 from ir.element import Tensor, apply, const, select
 from ir.expr import Expr, Index
-from ir.op import Op, OpError, assume_equal, case, ints, op, require, sizes
+from ir.op import Op, OpError, assume_equal, case, ints, op, require, require_at_most, sizes
 from ir.ops.elementwise import broadcasts_to, same_dtype
 from ir.types import TensorType
 
@@ -364,6 +364,9 @@ class Pad(Op):
         if self.mode != "constant":
             least = [lower_bound(p) for p in (*self.before, *self.after)]
             require(all(low is None or low >= 0 for low in least), f"pad: mode {self.mode} cannot cut off elements")
+        for a, (size, p, q) in enumerate(zip(x.shape, self.before, self.after)):
+            needed = maximum(-p, 0) + maximum(-q, 0) if self.mode == "constant" else minimum(p + q, 1)
+            require_at_most(f"pad of axis {a} of {x}", needed, size)
         return x.with_shape(s + p + q for s, p, q in zip(x.shape, self.before, self.after))
 
     def reference(self, x: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:

@@ -18,6 +18,13 @@ _MOST_SAMPLES = 65536
 _ROIS = np.array([[0.5, 0.5, 4.2, 5.1], [1.0, 0.0, 1.5, 2.0], [-3.0, -2.0, 9.0, 9.0]], np.float32)
 
 
+def image_of(x: np.ndarray, batch: int) -> np.ndarray:
+    """The image that an index names, which does not count from the end. Raises IndexError."""
+    if not 0 <= batch < len(x):
+        raise IndexError(f"image {batch} of {len(x)}")
+    return x[batch]
+
+
 @op
 class RoiAlign(Op):
     """Regions [x1, y1, x2, y2] of x[batch_indices[r], c], each a mean (or maximum) of interpolated samples per bin.
@@ -55,7 +62,7 @@ class RoiAlign(Op):
             bins = [(y1, max(y2 - y1, least), self.height), (x1, max(x2 - x1, least), self.width)]
             for ph, pw in np.ndindex(self.height, self.width):
                 values = [
-                    _corners(x[batch], v, u)
+                    _corners(image_of(x, batch), v, u)
                     for v in self._positions(ph, *bins[0])
                     for u in self._positions(pw, *bins[1])
                 ]
@@ -182,7 +189,7 @@ class MaxRoiPool(Op):
                 rows = _bin(ph, self.height, y1, y2, x.shape[2])
                 columns = _bin(pw, self.width, x1, x2, x.shape[3])
                 if rows[0] < rows[1] and columns[0] < columns[1]:
-                    y[r, :, ph, pw] = x[int(roi[0]), :, slice(*rows), slice(*columns)].max(axis=(1, 2))
+                    y[r, :, ph, pw] = image_of(x, int(roi[0]))[:, slice(*rows), slice(*columns)].max(axis=(1, 2))
         return y
 
     def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], x: Tensor, rois: Tensor) -> None:

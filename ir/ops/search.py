@@ -10,10 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from ir import types as t
-from ir.dims import Size, decide_le
+from ir.dims import Size
 from ir.element import KernelBuilder, Output, Tensor, highest, lowest
 from ir.expr import Expr, Index
-from ir.op import Op, case, op, require
+from ir.op import Op, case, op, require, require_at_most
 from ir.ops.indexing import nest
 from ir.types import TensorType
 
@@ -44,8 +44,7 @@ class TopK(Op):
 
     def infer(self, x: TensorType) -> tuple[TensorType, TensorType]:
         _require_axis("top_k", self.axis, x)
-        enough = decide_le(self.count, x.shape[self.axis]) is not False
-        require(enough, lambda: f"top_k: {self.count} elements of axis {self.axis} of {x}")
+        require_at_most(f"top_k of axis {self.axis} of {x}", self.count, x.shape[self.axis])
         shape = (*x.shape[: self.axis], self.count, *x.shape[self.axis + 1 :])
         return x.with_shape(shape), TensorType(t.i64, shape)
 
@@ -92,7 +91,7 @@ class Arg(Op):
 
     def infer(self, x: TensorType) -> TensorType:
         _require_axis(self.name, self.axis, x)
-        require(x.shape[self.axis] != 0, lambda: f"{self.name}: axis {self.axis} of {x} is empty")
+        require_at_most(f"{self.name} of axis {self.axis} of {x}", 1, x.shape[self.axis])
         return TensorType(t.i64, _without(x.shape, self.axis))
 
     def reference(self, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from ir import types as t
 from ir.dims import Size, decide_le, minimum
 from ir.element import Tensor, apply, cast, const, select, sum_over
 from ir.expr import Expr, Index
-from ir.op import Op, OpError, case, op, require, sizes
+from ir.op import Op, OpError, case, op, require, require_at_most, sizes
 from ir.ops.reduction import accumulator, normal_axes
 from ir.types import TensorType
 
@@ -158,6 +158,7 @@ class DirectDft(Op):
         require(self.axis is None or 0 <= self.axis < x.rank - 1, lambda: f"direct_dft: axis {self.axis} of {x}")
         require(along is None or along == TensorType(t.i64, ()), lambda: f"direct_dft: the axis is {along}")
         require(len(self.shape) == x.rank - 1, lambda: f"direct_dft: {len(self.shape)} sizes for {x}")
+        require_at_most("direct_dft: points", 1, self.length)
         return x.with_shape((*self.shape, 1 if self.inverse and self.onesided else 2))
 
     def reference(self, x: np.ndarray, along: np.ndarray | None = None) -> np.ndarray:
