@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compiler.onnx.ops.shape import demand_equal
 from compiler.onnx.ops.windows import Window, per_axis, spatial_axes, split_pads, window
 from compiler.onnx.registry import onnx_op
 from ir.dims import Size, decide_eq, decide_le
@@ -191,6 +192,7 @@ def causal_conv(b: Any, x: Any, w: Any, bias: Any, state: Any, activation: str, 
     kept = (x.shape[0], channels, (w.shape[2] - 1) * dilation)
     if state is None:
         state = b.full(shape=kept, value=0.0, dtype=x.dtype)
+    demand_equal(b, state.shape[2], kept[2], f"the state is {state.type}; {kept[2]} inputs come before the first")
     padded = b.concat(state, x, axis=2)
     y = x  # of a call without tokens
     if decide_eq(x.shape[2], 0) is not True:

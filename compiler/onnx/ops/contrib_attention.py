@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from compiler.onnx.ops.attention import default_scale, merge_heads, split_heads
+from compiler.onnx.ops.shape import demand_at_most
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.dims import Size, decide_eq
@@ -54,6 +55,8 @@ def padding_bias(b: Any, mask: Any, batch: Size, length: Size, keys: Size, filte
         seen = _range_seen(b, mask, batch, keys)
     elif mask.rank in (2, 3, 4):
         if mask.rank == 4:
+            for size in mask.shape[2:]:
+                demand_at_most(b, keys, size, f"a mask of type {mask.type} is not of {keys} keys")
             starts, shape = (0, 0, keys - length, 0), (*mask.shape[:2], length, keys)
             mask = b.slice(mask, starts=starts, shape=shape, steps=(1,) * 4)
         if decide_eq(mask.shape[-1], keys) is False:

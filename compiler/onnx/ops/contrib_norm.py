@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.onnx.ops.shape import demand_at_most
 from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.dims import Size
@@ -100,7 +101,7 @@ def EmbedLayerNormalization(
         raise OpError(f"`input_ids` is {input_ids.type}; it must have 2 axes")
     batch, length = input_ids.shape
     if position_ids is None:
-        position_ids = b.iota(shape=(1, length), axis=1)
+        position_ids = first_places(b, position_embedding, length)
     total = widen(b, b.gather(word_embedding, input_ids, axis=0))
     total = total + widen(b, b.gather(position_embedding, position_ids, axis=0))
     if segment_ids is not None:
@@ -109,6 +110,13 @@ def EmbedLayerNormalization(
     seen = count_seen(b, mask, batch) if b.is_output_used(1) else None
     dtype = word_embedding.dtype
     return _narrowed(b, y, dtype), seen, _narrowed(b, total, dtype)
+
+
+def first_places(b: Any, table: Any, length: Size) -> Any:
+    """i64[1, length] of the first rows of a table. Raises OpError where it has fewer."""
+    message = f"there are {length} tokens, and {table.shape[0]} positions"
+    demand_at_most(b, length, table.shape[0], message)
+    return b.iota(shape=(1, length), axis=1)
 
 
 def count_seen(b: Any, mask: Any, batch: Size) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from compiler.onnx.ops.attention import split_heads
 from compiler.onnx.ops.contrib_attention import Cache, attended, columns, entry
-from compiler.onnx.ops.contrib_norm import count_seen
+from compiler.onnx.ops.contrib_norm import count_seen, first_places
 from compiler.onnx.ops.quantized import integer_product, rank0
 from compiler.onnx.ops.recurrent import recurrent_attributes
 from compiler.onnx.registry import onnx_op
@@ -68,7 +68,7 @@ def QEmbedLayerNormalization(
         return real(b.gather(table, places, axis=0), scale, zero)
 
     batch, length = input_ids.shape
-    positions = b.iota(shape=(1, length), axis=1)
+    positions = first_places(b, position_embedding_quant, length)
     total = rows(word_embedding_quant, input_ids, word_embedding_scale, word_embedding_zero_point)
     total = total + rows(position_embedding_quant, positions, position_embedding_scale, position_embedding_zero_point)
     if segment_ids is not None:

@@ -138,7 +138,8 @@ def Concat(b: Any, *inputs: Any, axis: int) -> Any:
     return kept[0] if len(kept) == 1 else b.concat(*kept, axis=along)
 
 
-def _split(b: Any, x: Any, axis: int, counts: Sequence[Size]) -> tuple[Any, ...]:
+def parts_of(b: Any, x: Any, axis: int, counts: Sequence[Size]) -> tuple[Any, ...]:
+    """x cut along one axis into parts of `counts` entries. Raises OpError where they do not add up to all of it."""
     size, total = x.shape[axis], sum(counts)
     demand_equal(b, total, size, f"`split` {list(counts)} does not add up to {size}")
     parts, start = [], 0
@@ -164,28 +165,28 @@ def _parts(b: Any, x: Any, axis: int, split: Any) -> Sequence[Size]:
 def Split_1(b: Any, x: Any, split_: Any = None, *, axis: int = 0, split: tuple[int, ...] | None = None) -> Any:
     along = normal_axis(axis, x.rank)
     given = split if split_ is None else _parts(b, x, along, split_)
-    return _split(b, x, along, given or _even(b, x.shape[along], len(b.output_names)))
+    return parts_of(b, x, along, given or _even(b, x.shape[along], len(b.output_names)))
 
 
 @onnx_op("Split", since=13)
 def Split_13(b: Any, x: Any, split: Any = None, *, axis: int = 0) -> Any:
     along = normal_axis(axis, x.rank)
     given = _even(b, x.shape[along], len(b.output_names)) if split is None else _parts(b, x, along, split)
-    return _split(b, x, along, given)
+    return parts_of(b, x, along, given)
 
 
 @onnx_op("Split", since=18)
 def Split(b: Any, x: Any, split: Any = None, *, axis: int = 0, num_outputs: int | None = None) -> Any:
     along = normal_axis(axis, x.rank)
     if split is not None:
-        return _split(b, x, along, _parts(b, x, along, split))
+        return parts_of(b, x, along, _parts(b, x, along, split))
     parts, size = num_outputs or len(b.output_names), x.shape[along]
     part = ceil_div(size, parts)
     if isinstance(size, int):
-        return _split(b, x, along, [max(0, min(part, size - n * part)) for n in range(parts)])
+        return parts_of(b, x, along, [max(0, min(part, size - n * part)) for n in range(parts)])
     if size // parts == part:
-        return _split(b, x, along, [part] * parts)
-    return _split(b, x, along, [*[part] * (parts - 1), size - part * (parts - 1)])
+        return parts_of(b, x, along, [part] * parts)
+    return parts_of(b, x, along, [*[part] * (parts - 1), size - part * (parts - 1)])
 
 
 def _pad(
@@ -329,4 +330,4 @@ def ReverseSequence(b: Any, x: Any, sequence_lens: Any, *, batch_axis: int = 1, 
     )
 
 
-__all__ = ["sliced"]
+__all__ = ["parts_of", "sliced"]

@@ -8,6 +8,7 @@ import numpy as np
 
 from compiler.onnx.load import element_type
 from compiler.onnx.ops.control import label
+from compiler.onnx.ops.movement import parts_of
 from compiler.onnx.registry import onnx_op
 from ir.dims import Dim, ceil_div, names
 from ir.op import OpError
@@ -125,17 +126,10 @@ def SplitToSequence(b: Any, x: Any, split: Any = None, *, axis: int = 0, keepdim
         keep = bool(keepdims) or split is not None
         split = b.const(np.array(1, np.int64)) if split is None else split
         return b.split_to_sequence(x, split, axis=axis, keep=keep, label=label(b))
-    made, start = [], 0
-    for piece in pieces:
-        shape = (*x.shape[:axis], piece, *x.shape[axis + 1 :])
-        part = b.slice(
-            x, starts=tuple(start if a == axis else 0 for a in range(x.rank)), shape=shape, steps=(1,) * x.rank
-        )
-        if split is None and not keepdims:
-            part = b.reshape(part, shape=(*x.shape[:axis], *x.shape[axis + 1 :]))
-        made.append(part)
-        start = start + piece
-    return made_of(b, made, x.dtype)
+    made = parts_of(b, x, axis, pieces)
+    if split is None and not keepdims:
+        made = tuple(b.reshape(part, shape=(*x.shape[:axis], *x.shape[axis + 1 :])) for part in made)
+    return made_of(b, list(made), x.dtype)
 
 
 def _pieces(b: Any, split: Any, size: Any) -> list[Any] | None:

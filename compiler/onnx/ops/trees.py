@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from compiler.onnx.ops.shape import demand_at_most
 from compiler.onnx.registry import onnx_op
 from ir import types as t
+from ir.dims import Size
 from ir.op import OpError
 from ir.ops.ml import LEAF, MODES
 
@@ -28,8 +30,8 @@ class Forest:
     roots: list[int] = field(default_factory=list)
     leaves: list[list[tuple[int, float]]] = field(default_factory=list)
 
-    def check(self, features: Any, targets: int) -> None:
-        """Raises OpError for a node that leads nowhere, or back to itself."""
+    def check(self, b: Any, features: Size, targets: int) -> None:
+        """Raises OpError for a node that leads nowhere, or back to itself, and demands the features that are tested."""
         count = len(self.mode)
         pending = [0] * count
         ways: list[tuple[int, ...]] = [
@@ -51,20 +53,23 @@ class Forest:
         if any(not 0 <= target < targets for leaf in self.leaves for target, _ in leaf):
             raise OpError(f"a leaf has a weight for a target that is not one of {targets}")
         tested = {feature for feature, mode in zip(self.feature, self.mode) if mode != LEAF}
-        if isinstance(features, int) and tested and not (min(tested) >= 0 and max(tested) < features):
-            raise OpError(f"a node tests a feature that is not one of {features}")
+        message = f"a node tests a feature that is not one of {features}"
+        if tested and not 0 <= min(tested) <= max(tested) < 1 << 31:
+            raise OpError(message)
+        demand_at_most(b, max(tested, default=-1) + 1, features, message)
 
     def scores(self, b: Any, x: Any, targets: int, aggregate: str) -> Any:
         """scores[n, targets] of x[n, features]."""
         if x.rank == 1:
             x = b.reshape(x, shape=(1, x.shape[0]))
-        self.check(x.shape[1], targets)
+        self.check(b, x.shape[1], targets)
         exact = t.f64 if x.dtype == t.f64 else t.f32
         x = x if x.dtype == exact else b.cast(x, to=exact)
+        tested = [0 if mode == LEAF else feature for mode, feature in zip(self.mode, self.feature)]
         first = np.cumsum([0, *(len(pairs) for pairs in self.leaves)])
         pairs = [pair for leaf in self.leaves for pair in leaf] or [(0, 0.0)]
         arrays: list[Any] = [
-            np.array(self.mode, np.uint8), np.array(self.feature, np.int32), np.array(self.threshold, exact.numpy),
+            np.array(self.mode, np.uint8), np.array(tested, np.int32), np.array(self.threshold, exact.numpy),
             np.array(self.yes, np.int32), np.array(self.no, np.int32), np.array(self.missing, np.bool_),
             np.array(self.roots, np.int32), first.astype(np.int32), np.array([p[0] for p in pairs], np.int32),
             np.array([p[1] for p in pairs], exact.numpy),
