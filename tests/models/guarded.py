@@ -4,13 +4,19 @@
 
 The arena ends exactly where the upper page begins in a first run, and begins exactly where the lower one ends in a
 second. Every byte of the arena is poisoned before each run, so that nothing rests on what was there before.
+
+    python -m tests.models.guarded RUNS.pickle RESULTS.pickle
+
+runs many artifacts on many inputs, with inputs and outputs fenced as well; it names each before it runs.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import pickle
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,9 @@ import numpy as np
 
 from backends.c import CBackend
 from backends.c.loader import CModel
+from backends.c.ports import Ports
 from compiler.artifact import Artifact
+from compiler.errors import CompileError
 
 _PAGE = mmap.PAGESIZE
 _POISON = 0xFF  # as f32, a NaN
@@ -53,6 +61,48 @@ class GuardedModel(CModel):
         return self.fence.arena(at_end=self.at_end)
 
 
+class FencedPorts(Ports):
+    """Inputs and outputs of which each has a fence of its own."""
+
+    at_end = True
+
+    def arrays(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+        return [self._fenced(array) for array in super().arrays(feeds)]
+
+    def memories(self, sizes: Mapping[str, int]) -> list[np.ndarray]:
+        return [self._fenced(array) for array in super().memories(sizes)]
+
+    def _fenced(self, array: np.ndarray) -> np.ndarray:
+        fence = Fence(array.nbytes)
+        offset = fence.arena(at_end=self.at_end) - fence.base
+        made = np.ndarray(array.shape, array.dtype, buffer=fence.map, offset=offset)
+        made[...] = array
+        return made
+
+
+def run_many(runs: str, results: str) -> None:
+    """Runs [(name, folder, [feeds])]; writes for each a list of outputs by name, or the text of a refusal."""
+    found: list[list[dict[str, np.ndarray] | str]] = []
+    for name, folder, feeds in pickle.loads(Path(runs).read_bytes()):
+        manifest = Artifact(folder).manifest
+        model = GuardedModel(Path(folder), manifest, CBackend(**dict(manifest["options"])))
+        model.ports = ports = FencedPorts(manifest)
+        found.append([])
+        for number, each in enumerate(feeds):
+            print(name, number, flush=True)
+            made: list[dict[str, np.ndarray] | str] = []
+            for at_end in (True, False):
+                model.at_end = ports.at_end = at_end
+                try:
+                    made.append({key: value.copy() for key, value in model.run(each).items()})
+                except CompileError as error:
+                    made.append(str(error))
+            if pickle.dumps(made[0]) != pickle.dumps(made[1]):
+                raise SystemExit("what it gives depends on where its memory lies")
+            found[-1].append(made[0])
+    Path(results).write_bytes(pickle.dumps(found))
+
+
 def main(folder: str, inputs: str, outputs: str) -> None:
     artifact = Artifact(folder)
     options: dict[str, Any] = dict(artifact.manifest["options"])
@@ -71,4 +121,4 @@ def main(folder: str, inputs: str, outputs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) == 4 else run_many(*sys.argv[1:])
