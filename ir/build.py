@@ -14,10 +14,10 @@ import numpy as np
 
 from ir import types as t
 from ir.blob import ArrayBlob, Blob
-from ir.demand import is_implied, told_late
-from ir.dims import Dim, Size, Undecided, bounded, names, symbol, symbol_of
+from ir.demand import is_implied, not_negative, told_late
+from ir.dims import Dim, Size, Undecided, bounded, decide_le, names, symbol, symbol_of
 from ir.graph import Graph, Node, Value
-from ir.op import OPS, Op, OpError, UnknownValue, assumptions, definitions, require_at_most
+from ir.op import OPS, Op, OpError, UnknownValue, assume_equal, assumptions, definitions
 from ir.types import DType, TensorType, Type, dtype_of
 
 CONTENT_LIMIT = 4096
@@ -169,7 +169,11 @@ def _demand_sizes(op: Op, types: Iterable[Type]) -> None:
     between two ops that become one loop nest is not. Raises OpError."""
     shapes = (type_.shape for type_ in types if isinstance(type_, TensorType))
     for size in dict.fromkeys(size for shape in shapes for size in shape if symbol_of(size) is None):
-        require_at_most(f"{op.name}: the negative of a size", -size, 0)
+        fits = decide_le(0, size)
+        if fits is False:
+            raise OpError(f"{op.name}: the result would have an axis of size {size}")
+        if fits is None:
+            assume_equal(*not_negative(size))
 
 
 def _evaluate(node: Node) -> None:
