@@ -17,6 +17,7 @@ from ir.expr import Expr
 from ir.functions import convert
 from ir.op import Op, OpError, assume_equal, case, ints, op, require, sizes
 from ir.ops.contraction import Conv, Matmul
+from ir.ops.elementwise import broadcasts_to
 from ir.ops.reduction import accumulator
 from ir.types import DType, TensorType, dtype_of
 
@@ -237,7 +238,7 @@ class MatmulInteger(Op):
         for operand, zero in ((x, x_zero), (y, y_zero)):
             if not operand.dtype.is_integer or operand.rank < 2:
                 raise OpError(f"matmul_integer does not take {operand}")
-            if zero is not None and zero.rank > operand.rank:
+            if zero is not None and not broadcasts_to(zero.shape, operand.shape):
                 raise OpError(f"matmul_integer: zero point {zero} of {operand}")
         return Matmul().infer(x.with_dtype(t.i32), y.with_dtype(t.i32))
 
@@ -253,7 +254,7 @@ class MatmulInteger(Op):
 
         def operand(tensor: Tensor, zero: Tensor | None, index: tuple[Expr, ...]) -> Expr:
             value = cast(tensor.broadcast_at(index), t.i32)
-            return value if zero is None else value - cast(zero.broadcast_at(index), t.i32)
+            return value if zero is None else value - cast(zero.stretched_at(index, tensor.shape), t.i32)
 
         def term(k: Expr) -> Expr:
             return operand(x, x_zero, (*batch, m, k)) * operand(y, y_zero, (*batch, k, n))

@@ -33,8 +33,8 @@ def each(**choices: Any) -> Feeds:
 
 @dataclass
 class Probe:
-    """A model of few nodes and what it is called with. Where indices of a caller `may_miss`, what C reads instead is
-    the nearest entry or nothing, while the interpreter refuses."""
+    """A model of few nodes and what it is called with. Where regions `may_miss`, C takes 0 for those of an image that
+    is not there, while the interpreter refuses."""
 
     inputs: str
     nodes: str
@@ -180,6 +180,11 @@ PROBES: dict[str, Probe] = {
     "max_unpool": Probe(
         "float[1, 1, n, n] x, int64[1, 1, n, n] i", "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (x, i)",
         [{"x": (1, 1, n, n), "i": np.full((1, 1, n, n), v).tolist()} for n in (1, 2) for v in (0, 15, 16, -1, 2**62)],
+    ),
+    "zero points": Probe(
+        "uint8[m, k] a, uint8[k, n] b, uint8[p] za, uint8[q] zb",
+        "i = MatMulInteger (a, b, za, zb); y = Cast <to = 1> (i)",
+        each(a=((2, 3), (1, 3)), b=((3, 4), (3, 1)), za=(1, 2, 3), zb=(1, 4, 2)),
     ),
     "rois": Probe(
         "float[n, 1, h, 2] x, float[1, 4] b, int64[1] i",
