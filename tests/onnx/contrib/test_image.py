@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled, refusal
+from tests.onnx.contrib.differential import Case, by_name, case, check, check_c, check_refused, compiled
 
 
 def real(*shape: int, seed: int = 0) -> np.ndarray:
@@ -27,9 +27,9 @@ def pool_cases() -> Iterator[Case]:
     for kind in (np.int8, np.uint8):
         x = (real(2, 9, 7, 3) * 40).astype(np.int64).astype(kind)
         for name, given in shapes.items():
-            yield Case(f"{name}-{kind.__name__}", "NhwcMaxPool", [x], given, c=name == "pads")
-        yield Case(f"1d-{kind.__name__}", "NhwcMaxPool", [x[:, :, 0]], {"kernel_shape": [3]})
-        yield Case(f"batch-{kind.__name__}", "NhwcMaxPool", lambda n, v=x: [v.repeat(n, 0).repeat(n, 1)],
+            yield case(f"{name}-{kind.__name__}", "NhwcMaxPool", [x], given, c=name == "pads")
+        yield case(f"1d-{kind.__name__}", "NhwcMaxPool", [x[:, :, 0]], {"kernel_shape": [3]})
+        yield case(f"batch-{kind.__name__}", "NhwcMaxPool", lambda n, v=x: [v.repeat(n, 0).repeat(n, 1)],
                    shapes["pads"], c=True)  # fmt: skip
 
 
@@ -59,23 +59,23 @@ def norm_cases() -> Iterator[Case]:
         for silu in (0, 1):
             given = {"groups": 3, "activation": silu, "channels_last": last}
             name = f"{last}-{silu}"
-            yield Case(f"{name}", "GroupNorm", [real(*shape), gamma, beta], given, meaning=normed, c=silu == 1)
-            yield Case(f"{name}-f16", "GroupNorm", [real(*shape).astype(np.float16), gamma, beta],
+            yield case(f"{name}", "GroupNorm", [real(*shape), gamma, beta], given, meaning=normed, c=silu == 1)
+            yield case(f"{name}-f16", "GroupNorm", [real(*shape).astype(np.float16), gamma, beta],
                        given | {"epsilon": 1e-2}, meaning=normed, tolerance=2e-3)  # fmt: skip
             for label, sizes in (
                 ("whole", shape),
                 ("channel", (2, 6)),
                 ("one", (2, 1, 1, 6) if last else (2, 6, 1, 1)),
             ):
-                yield Case(f"skip-{name}-{label}", "SkipGroupNorm",
+                yield case(f"skip-{name}-{label}", "SkipGroupNorm",
                            [real(*shape), gamma, beta, real(*sizes, seed=3), real(6, seed=4)], given, outputs=2,
                            meaning=skip_normed, c=silu == 0)  # fmt: skip
     given = {"groups": 2, "activation": 0}
-    yield Case("defaults", "GroupNorm", [real(1, 3, 3, 4), real(4), real(4)], given, meaning=normed)
-    yield Case("batch", "GroupNorm", lambda n: [real(n, n + 1, 3, 4), real(4), real(4)], given, meaning=normed, c=True)
-    yield Case("skip-no_bias", "SkipGroupNorm", [real(1, 3, 3, 4), real(4), real(4), real(1, 4)], given,
+    yield case("defaults", "GroupNorm", [real(1, 3, 3, 4), real(4), real(4)], given, meaning=normed)
+    yield case("batch", "GroupNorm", lambda n: [real(n, n + 1, 3, 4), real(4), real(4)], given, meaning=normed, c=True)
+    yield case("skip-no_bias", "SkipGroupNorm", [real(1, 3, 3, 4), real(4), real(4), real(1, 4)], given,
                meaning=lambda *xs, **given: skip_normed(*xs, **given)[0])  # fmt: skip
-    yield Case("skip-batch", "SkipGroupNorm", lambda n: [real(n, n, 3, 4), real(4), real(4), real(n, 4), real(4)],
+    yield case("skip-batch", "SkipGroupNorm", lambda n: [real(n, n, 3, 4), real(4), real(4), real(n, 4), real(4)],
                given, outputs=2, meaning=skip_normed)  # fmt: skip
 
 
@@ -85,10 +85,10 @@ def sample_cases() -> Iterator[Case]:
             for corners in (0, 1):
                 given = {"mode": mode, "padding_mode": padding, "align_corners": corners}
                 # ONNX Runtime takes cubic weights in another order, whose terms cancel.
-                yield Case(f"{mode}-{padding}-{corners}", "GridSample", [real(2, 3, 5, 6), real(2, 4, 3, 2)], given,
+                yield case(f"{mode}-{padding}-{corners}", "GridSample", [real(2, 3, 5, 6), real(2, 4, 3, 2)], given,
                            tolerance=1e-4 if mode == "bicubic" else 1e-5, c=padding == "border")  # fmt: skip
-    yield Case("defaults", "GridSample", [real(1, 1, 4, 4), real(1, 2, 2, 2)])
-    yield Case("batch", "GridSample", lambda n: [real(n, 3, n + 2, 6), real(n, 4, n, 2)], c=True)
+    yield case("defaults", "GridSample", [real(1, 1, 4, 4), real(1, 2, 2, 2)])
+    yield case("batch", "GridSample", lambda n: [real(n, 3, n + 2, 6), real(n, 4, n, 2)], c=True)
 
 
 def crop_cases() -> Iterator[Case]:
@@ -98,12 +98,12 @@ def crop_cases() -> Iterator[Case]:
     for mode in ("bilinear", "nearest"):
         for height, width in ((3, 4), (1, 5), (6, 1), (1, 1)):
             sizes = np.array([height, width], np.int32)
-            yield Case(f"{mode}-{height}x{width}", "CropAndResize", [real(2, 3, 6, 7), boxes, which, sizes],
+            yield case(f"{mode}-{height}x{width}", "CropAndResize", [real(2, 3, 6, 7), boxes, which, sizes],
                        {"mode": mode, "extrapolation_value": 2.5}, constants=[3], c=height == 3)  # fmt: skip
     sizes = np.array([3, 2], np.int32)
-    yield Case("defaults", "CropAndResize", [real(2, 3, 6, 7), boxes, which, sizes], constants=[3])
-    yield Case("empty", "CropAndResize", [real(2, 3, 6, 7), boxes[:0], which[:0], sizes], constants=[3])
-    yield Case("batch", "CropAndResize", lambda n: [real(2, 3, n + 4, 7), boxes[:n], which[:n], sizes], constants=[3],
+    yield case("defaults", "CropAndResize", [real(2, 3, 6, 7), boxes, which, sizes], constants=[3])
+    yield case("empty", "CropAndResize", [real(2, 3, 6, 7), boxes[:0], which[:0], sizes], constants=[3])
+    yield case("batch", "CropAndResize", lambda n: [real(2, 3, n + 4, 7), boxes[:n], which[:n], sizes], constants=[3],
                c=True)  # fmt: skip
 
 
@@ -112,23 +112,23 @@ CASES = by_name(pool_cases, norm_cases, sample_cases, crop_cases)
 
 @pytest.mark.parametrize("name", CASES)
 def test_interpreter_agrees(name: str) -> None:
-    check_interpreted(CASES[name])
+    check(*CASES[name].forms)
 
 
 def test_compiled_code_agrees(tmp_path: Path) -> None:
-    check_compiled(compiled(list(CASES.values())), tmp_path)
+    check_c(tmp_path, *compiled(CASES.values()))
 
 
 REFUSALS = [
-    (Case("silu", "GroupNorm", [real(1, 2, 2, 4), real(4), real(4)], {"groups": 2, "activation": 2}), "0 (none) or 1"),
-    (Case("groups", "GroupNorm", [real(1, 2, 2, 4), real(4), real(4)], {"groups": 3, "activation": 0}), "3 groups"),
-    (Case("mode", "CropAndResize", [real(1, 1, 4, 4), real(1, 4), np.zeros(1, np.int32), np.ones(2, np.int32)],
+    (case("silu", "GroupNorm", [real(1, 2, 2, 4), real(4), real(4)], {"groups": 2, "activation": 2}), "0 (none) or 1"),
+    (case("groups", "GroupNorm", [real(1, 2, 2, 4), real(4), real(4)], {"groups": 3, "activation": 0}), "3 groups"),
+    (case("mode", "CropAndResize", [real(1, 1, 4, 4), real(1, 4), np.zeros(1, np.int32), np.ones(2, np.int32)],
           {"mode": "cubic"}, constants=[3]), "`mode` is 'cubic'"),
-    (Case("skip", "SkipGroupNorm", [real(1, 2, 2, 4), real(4), real(4), real(1, 2, 4)], {"groups": 2, "activation": 0}),
+    (case("skip", "SkipGroupNorm", [real(1, 2, 2, 4), real(4), real(4), real(1, 2, 4)], {"groups": 2, "activation": 0}),
      "neither a number per channel"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("case", "words"), REFUSALS, ids=[case.id for case, _ in REFUSALS])
-def test_refusals_name_what_and_why(case: Case, words: str) -> None:
-    assert words in refusal(case)
+@pytest.mark.parametrize(("row", "why"), REFUSALS, ids=[row.id for row, _ in REFUSALS])
+def test_refusals_name_what_and_why(row: Case, why: str) -> None:
+    check_refused(*row.forms, why)

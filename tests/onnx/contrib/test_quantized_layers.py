@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.onnx.contrib.comparison import Case, by_name, check_compiled, check_interpreted, compiled, refusal
+from tests.onnx.contrib.differential import Case, by_name, case, check, check_c, check_refused, compiled
 
 
 def real(*shape: int, seed: int = 0) -> np.ndarray:
@@ -49,19 +49,19 @@ def attention_cases() -> Iterator[Case]:
         "ranges": attention(mask=ints(4, 3, 0, 1)), "mask2": attention(mask=ints([1, 1, 0, 1], [1, 1, 1, 0])),
         "mask3": attention(mask=np.tril(np.ones((2, 4, 4), np.int32))),
     }.items():  # fmt: skip
-        yield Case(name, "QAttention", operands, given, constants=weights, c=name in ("int8", "column", "mask2"))
-        yield Case(f"{name}-causal", "QAttention", operands, given | {"unidirectional": 1}, constants=weights)
+        yield case(name, "QAttention", operands, given, constants=weights, c=name in ("int8", "column", "mask2"))
+        yield case(f"{name}-causal", "QAttention", operands, given | {"unidirectional": 1}, constants=weights)
     for past in (0, 3):
         causal = given | {"unidirectional": 1}
         operands = attention(past=past)
         if not past:
             operands[8] = real(2, 2, 3, 1, 4)[:, :, :, :0]
-        yield Case(f"past{past}", "QAttention", operands, causal, outputs=2, constants=weights, c=past > 0)
-    yield Case("past-mask", "QAttention", attention(past=3, mask=np.tril(np.ones((2, 7), np.int32), 4)), given,
+        yield case(f"past{past}", "QAttention", operands, causal, outputs=2, constants=weights, c=past > 0)
+    yield case("past-mask", "QAttention", attention(past=3, mask=np.tril(np.ones((2, 7), np.int32), 4)), given,
                outputs=2, constants=weights)  # fmt: skip
-    yield Case("scale", "QAttention", attention(), given | {"scale": 0.3}, constants=weights)
-    yield Case("filter", "QAttention", attention(mask=ints(4, 2)), given | {"mask_filter_value": -50.0})
-    yield Case("batch", "QAttention", lambda n: attention(batch=n, length=n + 1), given, constants=weights, c=True)
+    yield case("scale", "QAttention", attention(), given | {"scale": 0.3}, constants=weights)
+    yield case("filter", "QAttention", attention(mask=ints(4, 2)), given | {"mask_filter_value": -50.0})
+    yield case("batch", "QAttention", lambda n: attention(batch=n, length=n + 1), given, constants=weights, c=True)
 
 
 def embedding(kind: type, *, segments: bool = True, mask: bool = True, batch: int = 2) -> list[np.ndarray | None]:
@@ -81,9 +81,9 @@ def embedding_cases() -> Iterator[Case]:
         for segments in (True, False):
             for mask in (True, False):
                 operands = embedding(kind, segments=segments, mask=mask)
-                yield Case(f"{kind.__name__}-{segments:d}{mask:d}", "QEmbedLayerNormalization", operands,
+                yield case(f"{kind.__name__}-{segments:d}{mask:d}", "QEmbedLayerNormalization", operands,
                            {"epsilon": 1e-5}, outputs=2, c=segments and mask)  # fmt: skip
-    yield Case("batch", "QEmbedLayerNormalization", lambda n: embedding(np.uint8, batch=n), outputs=2, c=True)
+    yield case("batch", "QEmbedLayerNormalization", lambda n: embedding(np.uint8, batch=n), outputs=2, c=True)
 
 
 def lstm(*, directions: int = 1, time: int = 4, batch: int = 3, weight: type = np.int8, column: bool = False,
@@ -122,10 +122,10 @@ def lstm_cases() -> Iterator[Case]:
     }  # fmt: skip
     weights = [1, 2, 8, 9, 10, 11]
     for name, (operands, attributes) in forms.items():
-        yield Case(name, "DynamicQuantizeLSTM", operands, {"hidden_size": 4} | attributes, outputs=3,
+        yield case(name, "DynamicQuantizeLSTM", operands, {"hidden_size": 4} | attributes, outputs=3,
                    constants=weights, c=name in ("uint8", "column-both", "lengths-both", "peepholes"))  # fmt: skip
-    yield Case("states", "DynamicQuantizeLSTM", lstm(), {"hidden_size": 4}, outputs=(1, 2), constants=weights)
-    yield Case("batch", "DynamicQuantizeLSTM", lambda n: lstm(batch=n, time=n + 1), {"hidden_size": 4}, outputs=3,
+    yield case("states", "DynamicQuantizeLSTM", lstm(), {"hidden_size": 4}, outputs=(1, 2), constants=weights)
+    yield case("batch", "DynamicQuantizeLSTM", lambda n: lstm(batch=n, time=n + 1), {"hidden_size": 4}, outputs=3,
                constants=weights, c=True)  # fmt: skip
 
 
@@ -134,22 +134,22 @@ CASES = by_name(attention_cases, embedding_cases, lstm_cases)
 
 @pytest.mark.parametrize("name", CASES)
 def test_interpreter_agrees(name: str) -> None:
-    check_interpreted(CASES[name])
+    check(*CASES[name].forms)
 
 
 def test_compiled_code_agrees(tmp_path: Path) -> None:
-    check_compiled(compiled(list(CASES.values())), tmp_path)
+    check_c(tmp_path, *compiled(CASES.values()))
 
 
 REFUSALS = [
-    (Case("rotary", "QAttention", attention(), {"num_heads": 3, "do_rotary": 1}), "`do_rotary`"),
-    (Case("heads", "QAttention", attention(), {"num_heads": 5}), "in 5 heads"),
-    (Case("segments", "QEmbedLayerNormalization", [v if i != 4 else None for i, v in enumerate(embedding(np.int8))],
+    (case("rotary", "QAttention", attention(), {"num_heads": 3, "do_rotary": 1}), "`do_rotary`"),
+    (case("heads", "QAttention", attention(), {"num_heads": 5}), "in 5 heads"),
+    (case("segments", "QEmbedLayerNormalization", [v if i != 4 else None for i, v in enumerate(embedding(np.int8))],
           outputs=2), "given together"),
-    (Case("scales", "DynamicQuantizeLSTM", [*lstm()[:8], None, *lstm()[9:]], {"hidden_size": 4}), "must be given"),
+    (case("scales", "DynamicQuantizeLSTM", [*lstm()[:8], None, *lstm()[9:]], {"hidden_size": 4}), "must be given"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("case", "words"), REFUSALS, ids=[case.id for case, _ in REFUSALS])
-def test_refusals_name_what_and_why(case: Case, words: str) -> None:
-    assert words in refusal(case)
+@pytest.mark.parametrize(("row", "why"), REFUSALS, ids=[row.id for row, _ in REFUSALS])
+def test_refusals_name_what_and_why(row: Case, why: str) -> None:
+    check_refused(*row.forms, why)
