@@ -22,7 +22,6 @@ from tests.fuzz.importers.judge import Verdict, difference, judge
 from tests.fuzz.importers.run import make, run_cases, specimens
 from tests.fuzz.importers.schemas import UNDRAWN, versions
 
-pytest.importorskip("onnxruntime")
 _SAMPLE = 700
 _WRONG = ("differ", "exception")
 

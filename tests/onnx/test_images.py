@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx.parser
 import pytest
+from PIL import Image
 
 import compiler
 from backends.c.interface import STATUSES
@@ -18,8 +19,6 @@ from compiler.errors import UnsupportedError
 from compiler.onnx_backend import run_model
 from ir.evaluate import EvaluationError
 from ir.ops.image_files import opened
-
-Image = pytest.importorskip("PIL.Image")
 
 MODEL = """<ir_version: 10, opset_import: ["": 20]> decoder (uint8[N] stream) => (uint8[height,width,c] image) {
     image = ImageDecoder <pixel_format="RGB"> (stream)

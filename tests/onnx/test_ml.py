@@ -10,8 +10,6 @@ import pytest
 from compiler.errors import UnsupportedError
 from tests.ops.single_node import agrees, run
 
-pytest.importorskip("onnxruntime")
-
 ML = "ai.onnx.ml"
 TRANSFORMS = ("NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO", "PROBIT")
 NUMBERS = (np.float32, np.float64, np.int64, np.int32)

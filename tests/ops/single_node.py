@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 import ir.ops  # noqa: F401 - registers the ops
@@ -62,8 +63,6 @@ def agrees(
 
     `view` picks the part of each output that counts.
     """
-    import onnxruntime
-
     model = node_model(op, operands, outputs, **options)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4

@@ -9,7 +9,6 @@ import pytest
 
 from tests.ops.single_node import agrees, run
 
-pytest.importorskip("onnxruntime")
 MS: dict[str, Any] = {"domain": "com.microsoft"}
 B, S, HEADS, D = 2, 3, 4, 8
 rng = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -20,7 +21,6 @@ from compiler.onnx.importer import import_model
 from compiler.onnx.load import read_model_proto
 from ir.evaluate import evaluate_graph
 
-onnxruntime = pytest.importorskip("onnxruntime")
 _CASES = 25
 
 

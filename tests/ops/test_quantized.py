@@ -10,7 +10,6 @@ import pytest
 
 from tests.ops.single_node import agrees, run
 
-pytest.importorskip("onnxruntime")
 MS: dict[str, Any] = {"domain": "com.microsoft"}
 rng = np.random.default_rng(0)
 

@@ -15,7 +15,6 @@ from ir.graph import Graph
 from ir.op import parse_type
 from tests.ops.single_node import agrees, run
 
-pytest.importorskip("onnxruntime")
 T, N, I, H = 5, 3, 4, 6  # noqa: E741 - time steps, sequences, inputs, units
 LENGTHS = (None, np.array([5, 2, 3], np.int32), np.array([2, 0, 3], np.int32))
 DIRECTIONS = ("forward", "reverse", "bidirectional")

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 from onnx import numpy_helper
+from onnxruntime import quantization
 
 from backends.c import CBackend
 from compiler.errors import CompileError
@@ -24,9 +26,6 @@ from compiler.onnx.importer import import_model
 from compiler.onnx.load import read_model_proto
 from ir.evaluate import evaluate_graph
 from ir.graph import Graph
-
-onnxruntime = pytest.importorskip("onnxruntime")
-quantization = pytest.importorskip("onnxruntime.quantization")
 
 CONVOLUTIONAL = """<ir_version: 8, opset_import: ["": 13]> conv (float[N,3,16,16] x) => (float[N,10] y) {
  a = Conv<pads=[1,1,1,1]>(x, w1, b1)
