@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import shutil
 import subprocess
 import warnings
 from pathlib import Path
@@ -477,9 +478,12 @@ def test_pool_does_all_the_work_once(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("sanitize", [("thread",), ("address", "undefined")])
 def test_pool_under_sanitizers(tmp_path: Path, sanitize: tuple[str, ...]) -> None:
-    done = run(build_pool_program(tmp_path, "gcc", sanitize), "200")
-    if "unexpected memory mapping" in done.stderr:
-        pytest.skip("this kernel's address layout does not suit the thread sanitizer")
+    program, setarch = build_pool_program(tmp_path, "gcc", sanitize), shutil.which("setarch")
+    done = run(program, "200")
+    if "unexpected memory mapping" in done.stderr and setarch is not None:  # addresses too random for thread sanitizers
+        done = run(Path(setarch), "-R", str(program), "200")
+    if "unexpected memory mapping" in done.stderr or "failed to set personality" in done.stderr:
+        pytest.skip("this kernel's address layout does not suit the thread sanitizer, and may not be changed")
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
 
