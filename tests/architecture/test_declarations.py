@@ -88,6 +88,7 @@ def test_every_pass_says_what_it_does():
 
 def test_order_names_passes_that_exist_and_gives_reasons():
     load_passes()
+    assert ORDER
     for earlier, later, reason in ORDER:
         assert earlier in PASSES, earlier
         assert later in PASSES, later
@@ -95,6 +96,7 @@ def test_order_names_passes_that_exist_and_gives_reasons():
 
 
 def test_every_target_is_a_dataclass_with_a_description():
+    assert {"c", "reference"} <= backends().keys()
     for name, point in backends().items():
         cls = point.load()
         assert dataclasses.is_dataclass(cls), name

@@ -184,6 +184,7 @@ class TestKernels:
     def test_every_function_means_what_numpy_means_by_it(self, dtype: t.DType) -> None:
         values = np.array(INTERESTING[dtype.kind]).astype(dtype.numpy)
         rng = np.random.default_rng(0)
+        compared = set()
         for name, entry in FUNCTIONS.items():
             columns = [rng.permutation(values) for _ in range(entry.arity)]
             if name == "select":
@@ -204,6 +205,8 @@ class TestKernels:
             if dtype == t.bf16:  # in which NumPy does not find NaN equal to NaN
                 got, expected = got.astype(np.float32), expected.astype(np.float32)
             np.testing.assert_array_equal(got, expected, err_msg=name)
+            compared.add(name)
+        assert compared >= ({"exp", "select", "max"} if dtype.is_float else {"select", "max"})
 
     def test_integers_wrap_around(self) -> None:
         kernel = parse_kernel("kernel @k(in x: i8[N], out y: i8[N]) { for i in 0..N { y[i] = x[i] * 3:i8 + 100:i8 } }")
@@ -423,6 +426,6 @@ class TestArtifacts:
         with pytest.raises(UsageError, match="runs graphs"):
             backend.emit(diamond(1), tmp_path)  # type: ignore[arg-type]
 
-    def test_every_op_with_a_reference_is_accepted(self) -> None:
-        backend = ReferenceBackend()
-        assert all(backend.accepts(node) is True for node in parse_graph(GRAPH).nodes())
+    def test_ops_with_a_reference_are_accepted(self) -> None:
+        accepted = [ReferenceBackend().accepts(node) for node in parse_graph(GRAPH).nodes()]
+        assert accepted == [True] * 4  # const, add, mul, dims

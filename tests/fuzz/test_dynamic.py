@@ -35,7 +35,8 @@ def test_lowered_as_interpreted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_compiled_as_interpreted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _check_all(range(_LOWERED, _LOWERED + _COMPILED), tmp_path, [{"opt": "-O1", "march": ""}], monkeypatch)
+    report = _check_all(range(_LOWERED, _LOWERED + _COMPILED), tmp_path, [{"opt": "-O1", "march": ""}], monkeypatch)
+    assert report["ran"] > _COMPILED
 
 
 @pytest.mark.skipif("FUZZ_SEED" not in os.environ, reason="FUZZ_SEED names no model")
@@ -47,4 +48,5 @@ def test_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.sweep
 def test_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, count = int(os.environ.get("FUZZ_FIRST", "1000")), int(os.environ.get("FUZZ_GRAPHS", "200"))
-    _check_all(range(first, first + count), tmp_path, [_PLAIN, _WATCHED], monkeypatch)
+    report = _check_all(range(first, first + count), tmp_path, [_PLAIN, _WATCHED], monkeypatch)
+    assert report["ran"] > count

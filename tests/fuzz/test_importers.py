@@ -49,6 +49,7 @@ def _assert_compiled(count: int, seed: int, folder: Path) -> None:
     wrong = [v for v in verdicts if v.kind in _WRONG]
     assert not wrong, "\n".join(f"{v.reproducer}\n    {v.kind} as C: {v.detail}" for v in wrong[:20])
     assert sum(v.kind == "agree" for v in verdicts) > 0.9 * len(verdicts)
+    assert len(verdicts) > 0.5 * count  # the others have no inputs or sizes that only a run tells, or do not run
 
 
 def test_a_sample_means_the_same_as_c(tmp_path: Path) -> None:
@@ -83,11 +84,9 @@ def test_every_operator_has_a_plan_or_a_reason() -> None:
 
 
 def test_a_seed_is_a_case() -> None:
-    for specimen in specimens(40, seed=3):
-        try:
-            first, second = make(specimen), make(specimen)
-        except Undrawable:
-            continue
+    firsts, seconds = (drawn(specimens(40, seed=3), make) for _ in range(2))
+    assert len(firsts) > 30
+    for first, second in zip(firsts, seconds, strict=True):
         assert first.describe() == second.describe()
         assert first.model == second.model
 

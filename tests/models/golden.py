@@ -56,6 +56,7 @@ def exporter(name: str) -> Golden:
 
 def _pairs(folder: Path) -> tuple[tuple[Path, Path], ...]:
     pairs = [(folder / f"inputs{suffix}.npz", folder / f"outputs{suffix}.npz") for suffix in ("", "_2")]
+    assert pairs[0][0].exists(), f"{folder} has no golden inputs"
     return tuple(pair for pair in pairs if pair[0].exists())
 
 

@@ -27,7 +27,7 @@ def test_words_are_those_of_split_mix_64() -> None:
 @pytest.mark.parametrize("op", ["RandomNormal", "RandomUniform"])
 def test_c_draws_what_the_interpreter_draws(op: str) -> None:
     body = f"a = {op} <shape = [6], seed = 1.5> () b = {op} <shape = [6]> ()"
-    for ours, theirs in zip(_run(body, "CPU"), _run(body)):
+    for ours, theirs in zip(_run(body, "CPU"), _run(body), strict=True):
         # Uniform numbers are a product and a sum; normal ones have the logarithm and the cosine of two libraries.
         np.testing.assert_allclose(ours, theirs, rtol=0 if op == "RandomUniform" else 2e-6, atol=2e-7)
 
@@ -45,7 +45,7 @@ def test_nodes_without_a_seed_have_streams_of_their_own(names: tuple[str, str]) 
     body = f"{first}a = RandomNormal <shape = [6]> () {second}b = RandomNormal <shape = [6]> ()"
     a, b = _run(body)
     assert not np.intersect1d(a, b).size
-    assert all(np.array_equal(x, y) for x, y in zip((a, b), _run(body)))
+    assert all(np.array_equal(x, y) for x, y in zip((a, b), _run(body), strict=True))
 
 
 def test_calls_of_one_function_draw_apart() -> None:
