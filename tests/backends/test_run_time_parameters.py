@@ -60,12 +60,13 @@ class Compiled:
 
     def agree(self, *feeds: dict[str, np.ndarray], wanted: list[list[np.ndarray]] | None = None) -> None:
         """Holds all three to the evaluator of ONNX, or to `wanted`."""
+        assert feeds, "nothing to compare"
         for n, each in enumerate(feeds):
             expected = wanted[n] if wanted else ReferenceEvaluator(self.proto).run(None, each)
             names = self.loaded.graph.output_names
             ways = (dict(zip(names, self.interpreted(each))), run_program(self.program, each), self.runnable.run(each))
             for way, made in zip(("interpreter", "program", "C"), ways):
-                for name, value in zip(names, expected):
+                for name, value in zip(names, expected, strict=True):
                     value = np.asarray(value)
                     assert made[name].shape == value.shape, (way, n, name, made[name].shape, value.shape)
                     assert made[name].dtype == value.dtype, (way, n, name)

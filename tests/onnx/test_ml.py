@@ -174,9 +174,19 @@ def test_linear_models(transform: str) -> None:
     model = {"coefficients": rng.standard_normal(8).tolist(), "intercepts": [0.5, 1.0], "targets": 2}
     agrees("LinearRegressor", [rows(rng, 4)], domain=ML, post_transform=transform, **model)
     for scores, count in ((1, 2), (2, 2), (3, 3)):
-        if scores == 1 and transform == "PROBIT":
-            continue  # refused: it has no meaning for the two scores of one decision
         weights = {"coefficients": rng.standard_normal(4 * scores).tolist(), "intercepts": [0.5] * scores}
+        if scores == 1 and transform == "PROBIT":
+            with pytest.raises(UnsupportedError, match="PROBIT of two classes with one score has no meaning"):
+                run(
+                    "LinearClassifier",
+                    [rows(rng, 4)],
+                    2,
+                    domain=ML,
+                    post_transform=transform,
+                    **weights,
+                    **labels(2, False),
+                )
+            continue
         for is_text, dtype in ((False, np.float32), (True, np.float64), (False, np.int64)):
             model = weights | labels(count, is_text)
             agrees("LinearClassifier", [rows(rng, 4, dtype)], 2, domain=ML, post_transform=transform, **model)
