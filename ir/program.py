@@ -221,16 +221,29 @@ class Program:
                     yield from (size for pair in equal for size in pair)
 
     def capacity(self, type_: TensorType) -> Size:
-        """Bytes that a tensor takes at most, in terms of the sizes that callers give."""
+        """Bytes that a tensor takes at most, in terms of the sizes that callers give.
+
+        That sizes must be equal counts only where it is checked before there is memory of that size: see `_counted`.
+        """
         size = type_.elements * type_.dtype.itemsize
+        late = self.limits.keys()
         for left, right in (way for pair in self.equal_dims for way in (pair, pair[::-1])):
-            late = self.limits.keys()
-            if isinstance(right, Dim) and names(right) & names(size) & late and not names(left) & late:
-                try:
-                    return greatest(size / right * left, self.limits)
-                except Undecided:
-                    continue  # the size is no multiple of this side of the equation
+            if not isinstance(right, Dim) or not names(right) & names(size) & late or names(left) & late:
+                continue
+            if not names(right) & late <= self._counted():
+                continue
+            try:
+                return greatest(size / right * left, self.limits)
+            except Undecided:
+                continue  # the size is no multiple of this side of the equation
         return greatest(size, self.limits)
+
+    def _counted(self) -> set[str]:
+        """The symbols that are told by numbers in buffers alone: such a count precedes all memory of its size, while
+        what a branch or a loop gives lies in memory before its size is known outside."""
+        told = [pair for step in self.walk() if isinstance(step, Bind) for pair in step.pairs]
+        from_sizes = {symbol_of(size) for size, value in told if not isinstance(value, str)}
+        return {name for size, _ in told if (name := symbol_of(size)) is not None} - from_sizes
 
     @property
     def arena_bytes(self) -> Size:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import pickle
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from backends.c.ports import Ports
 from compiler.artifact import Artifact
 from compiler.errors import CompileError
 
+ROOT = Path(__file__).parents[2]
+Outcome = dict[str, np.ndarray] | str
+"""Outputs by name, or the text of a refusal."""
 _PAGE = mmap.PAGESIZE
 _POISON = 0xFF  # as f32, a NaN
 
@@ -80,9 +84,21 @@ class FencedPorts(Ports):
         return made
 
 
+def run_fenced(runs: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]], folder: Path) -> list[list[Outcome]]:
+    """What artifacts make of inputs with a fence around each memory, in a process of its own; `runs` are names, folders
+    of artifacts, and feeds. Raises AssertionError where memory outside is touched."""
+    given, taken = folder / "runs.pickle", folder / "results.pickle"
+    given.write_bytes(pickle.dumps(runs))
+    command = [sys.executable, "-m", "tests.models.guarded", str(given), str(taken)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    last = done.stdout.strip().splitlines()[-1:]
+    assert done.returncode == 0, f"status {done.returncode} in {last}: {done.stderr[-2000:]}"
+    return pickle.loads(taken.read_bytes())
+
+
 def run_many(runs: str, results: str) -> None:
-    """Runs [(name, folder, [feeds])]; writes for each a list of outputs by name, or the text of a refusal."""
-    found: list[list[dict[str, np.ndarray] | str]] = []
+    """Runs [(name, folder, [feeds])]; writes what each gives."""
+    found: list[list[Outcome]] = []
     for name, folder, feeds in pickle.loads(Path(runs).read_bytes()):
         manifest = Artifact(folder).manifest
         model = GuardedModel(Path(folder), manifest, CBackend(**dict(manifest["options"])))
@@ -90,7 +106,7 @@ def run_many(runs: str, results: str) -> None:
         found.append([])
         for number, each in enumerate(feeds):
             print(name, number, flush=True)
-            made: list[dict[str, np.ndarray] | str] = []
+            made: list[Outcome] = []
             for at_end in (True, False):
                 model.at_end = ports.at_end = at_end
                 try:

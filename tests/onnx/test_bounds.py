@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import pickle
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,8 @@ import pytest
 import compiler
 from compiler.errors import CompileError
 from ir.evaluate import evaluate_graph
+from tests.models.guarded import run_fenced
 
-ROOT = Path(__file__).parents[2]
 MS, ML = "com.microsoft", "ai.onnx.ml"
 Feeds = list[dict[str, Any]]
 
@@ -254,13 +251,7 @@ def test_memory_that_is_fenced(group: int, tmp_path: Path) -> None:
         feeds = [_arrays(model, feed) for feed in PROBES[name].feeds]
         runs.append((name, str(folder), feeds))
         wanted.append([_evaluated(loaded.graph, feed) for feed in feeds])
-    given, taken = tmp_path / "runs.pickle", tmp_path / "results.pickle"
-    given.write_bytes(pickle.dumps(runs))
-    command = [sys.executable, "-m", "tests.models.guarded", str(given), str(taken)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    last = done.stdout.strip().splitlines()[-1:]
-    assert done.returncode == 0, f"status {done.returncode} in {last}: {done.stderr[-2000:]}"
-    for name, feeds, expected, made in zip(names, (run[2] for run in runs), wanted, pickle.loads(taken.read_bytes())):
+    for name, feeds, expected, made in zip(names, (run[2] for run in runs), wanted, run_fenced(runs, tmp_path)):
         problems = [f"{f}: {p}" for f, w, m in zip(feeds, expected, made) if (p := _problem(w, m, PROBES[name]))]
         assert not problems, f"{name}: {problems}"
 
