@@ -79,7 +79,8 @@ class Bind:
     targets are of types in which the new values stand where the old ones stand in those of the sources. A negative
     value where it `may_refuse` says that the program cannot do what it was given. What is demanded of the sizes is
     checked where they are `settled`, and not where they are those of memory yet to be filled, or of the next step of a
-    loop, in which other sizes that they must agree with are still those of the step before.
+    loop, in which other sizes that they must agree with are still those of the step before. Sizes of memory yet to be
+    filled, which the step `reserves`, are those that it was planned for: no size is checked.
     """
 
     pairs: tuple[tuple[Size, str | Size], ...]
@@ -87,6 +88,7 @@ class Bind:
     sources: tuple[str, ...] = ()
     may_refuse: bool = False
     settled: bool = True
+    reserves: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

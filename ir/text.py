@@ -306,7 +306,7 @@ def _step_lines(steps: Iterable[Step], indent: str) -> list[str]:
                 values = (f"%{value_name(v)}" if isinstance(v, str) else dim_text(v) for _, v in step.pairs)
                 pairs = ", ".join(f"{dim_text(size)} = {value}" for (size, _), value in zip(step.pairs, values))
                 copies = ", ".join(f"%{value_name(target)} = %{value_name(source)}" for source, target in step.copies)
-                word = "let" if step.settled else "let for now"
+                word = "let" if step.settled else "reserve" if step.reserves else "let for now"
                 lines.append(f"{indent}{word} {', '.join(filter(None, (pairs, copies)))}{_sources(step.sources)}")
             case Repeat():
                 trip = "" if step.trip is None else f" in 0..%{value_name(step.trip)}"

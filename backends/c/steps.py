@@ -13,6 +13,7 @@ from backends.c.kernels import Function
 from backends.c.names import Writer, comment, wrapped
 from backends.c.scalars import storage_type
 from backends.c.sizes import SUM, denominators, magnitude_text, paren, plain_text, size_text
+from ir.demand import not_negative
 from ir.dims import Dim, Size, bounded, decide_le, names, substitute, symbol, symbol_of
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, told_by
 
@@ -56,10 +57,7 @@ class Steps:
         for head, block, equal in blocks:
             self.out.line(head)
             self.out.depth += 1
-            invalid = status(self.model, "ERROR_DIMS")
-            for size in possibly_negative(self.model.program, block):
-                self.out.line(f"if ({self.size(size)} < 0) return {invalid};")
-            with self._demanding(equal):
+            with self._demanding(equal, block):
                 self.write(block)
             self.out.depth -= 1
         self.out.line("}")
@@ -77,7 +75,7 @@ class Steps:
         if len(values) == 1 and not step.copies and told[0] is not None:
             if step.pairs[0][0] != step.pairs[0][1]:
                 self.out.line(f"{self.size(step.pairs[0][0])} = {values[0]};")
-            if step.settled or not isinstance(step.pairs[0][1], int):
+            if not step.reserves:
                 self._check_limit(told[0], self.size(symbol(told[0])))
         else:
             with self.out.block("") if any(told) else nullcontext():
@@ -93,9 +91,9 @@ class Steps:
                 known = self.size(size) if name is None else fresh[name]
                 self.out.line(f"if ({value} != {known}) return {status(self.model, 'ERROR_DIMS')};")
                 continue
-            fresh[name] = f"new_{self.model.local(name)}"
+            fresh[name] = self.model.locals.of(f"new {name}")
             self.out.line(f"const int64_t {fresh[name]} = {value};")
-            if step.settled or not value.isdigit():
+            if not step.reserves:
                 self._check_limit(name, fresh[name])
         for source, target in step.copies:
             type_ = self.model.program.buffers[source].type
@@ -125,10 +123,14 @@ class Steps:
                 self._check_pair(pair)
 
     @contextmanager
-    def _demanding(self, pairs: Sequence[tuple[Size, Size]]) -> Iterator[None]:
-        """Checks sizes that a block demands to be equal: at its start, or where they become known inside of it."""
+    def _demanding(self, pairs: Sequence[tuple[Size, Size]], block: Sequence[Step]) -> Iterator[None]:
+        """Checks sizes that a block demands to be equal: at its start, or where they become known inside of it; and at
+        its start that no size of what it uses is negative."""
         before, known = self.demands, {*self.known}
         inside: list[tuple[Size, Size]] = []
+        for size in possibly_negative(self.model.program, block):
+            if not_negative(size) not in pairs:
+                self.out.line(f"if ({self.size(size)} < 0) return {status(self.model, 'ERROR_DIMS')};")
         for pair in pairs:
             if self._told_in(pair) <= self.known:
                 self._check_pair(pair)
@@ -153,7 +155,7 @@ class Steps:
             most = self.size(limit)
             self.out.line(f"if ({counter} >= {most}) return {status(self.model, 'ERROR_LIMIT')};")
             self.known.add(step.step)
-            with self._demanding(step.equal):
+            with self._demanding(step.equal, step.body):
                 self.write(step.body)
 
     def _pointer(self, name: str) -> str:
@@ -297,7 +299,7 @@ def _sources_text(sources: tuple[str, ...]) -> str:
 
 
 def possibly_negative(program: Program, steps: Iterable[Step]) -> list[Size]:
-    """The sizes of what steps use that may be negative for small dims; what is inside of branches is left out."""
+    """The sizes of what steps use that may be negative for small dims; what is inside of other steps is left out."""
     used = [name for step in steps if isinstance(step, Call) for name in step.args]
     shapes = dict.fromkeys(program.buffers[name].type.shape for name in used)
     with bounded(program.bounds):

@@ -78,11 +78,10 @@ class _Machine:
         if step.may_refuse and min(values) < 0:
             raise ValueError("an input is of a form that this program does not read")
         told: dict[str, int] = {}
-        for (size, of), value in zip(step.pairs, values):
+        for (size, _), value in zip(step.pairs, values):
             name = symbol_of(size)
             if name is not None and name in self.program.limits:
-                is_memory = isinstance(of, int) and not step.settled
-                if told.setdefault(name, value if is_memory else self.within_limit(name, value)) != value:
+                if told.setdefault(name, value if step.reserves else self.within_limit(name, value)) != value:
                     raise ValueError(f"the size {name} is {told[name]}; the run gives {value} as well")
             elif evaluate(size, self.sizes) != value:
                 raise ValueError(f"the size {dim_text(size)} is {evaluate(size, self.sizes)}; the run gives {value}")
@@ -157,6 +156,8 @@ class _Machine:
         if name not in self.arrays:
             buffer = self.program.buffers[name]
             shape = tuple(evaluate(size, self.sizes) for size in buffer.type.shape)
+            if min(shape, default=0) < 0:
+                raise ValueError(f"{name} is {buffer.type}, which here is of shape {list(shape)}")
             self.arrays[name] = self.memory(buffer, shape)
         return self.arrays[name]
 

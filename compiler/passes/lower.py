@@ -276,7 +276,7 @@ class _Lowering:
         memory: list[tuple[Size, Size]] = [(size, 0) for size in told]
         if op_.steps is None and stacked:
             memory.append((symbol(op_.total), 0 if most is None else most))  # rows are as far apart as ever
-        steps += self.bind(memory, [], node, settled=False)
+        steps += [Bind(tuple(memory), (), node.sources, settled=False, reserves=True)] if memory else []
         body = self.loop_body(node, counter, number, stops)
         demands = self.demands(op_.body)
         trips = None if trip is None else self.operand(trip)

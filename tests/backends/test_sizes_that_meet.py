@@ -137,6 +137,16 @@ def growing(trip: str, made: str) -> Any:
     return helper.make_node("Loop", [trip, "", "x"], [made], name="again", body=body)
 
 
+def test_a_dim_that_is_called_like_a_new_size(tmp_path: Path) -> None:
+    """The new size of what a loop carries hid the dim, and was computed from itself."""
+    body = loop([helper.make_node("Concat", ["a", "x"], ["longer"], axis=0)], [*STEP, info("a", ["k"])],
+                [info("going", [], BOOL), info("longer", ["k2"])])  # fmt: skip
+    nodes = [helper.make_node("Loop", ["t", "", "a0"], ["y"], name="lp", body=body)]
+    inputs = [info("t", [], INT), info("a0", ["A"]), info("x", ["new_lp_in_0_0"])]
+    feeds = {"t": np.array(2), "a0": np.ones(2, np.float32), "x": np.full(3, 2, np.float32)}
+    agree(model(nodes, inputs, [info("y", ["m"])]), tmp_path, feeds, dims={"lp.steps": (0, 10)})
+
+
 def test_loops_of_one_name(tmp_path: Path) -> None:
     """The sizes of the first were those of the second from then on."""
     nodes = [growing("t1", "one"), growing("t2", "two"), helper.make_node("Concat", ["one", "two"], ["y"], axis=0)]
