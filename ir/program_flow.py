@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
 from ir.dims import names
-from ir.program import Bind, Call, Program, Repeat, Step, blocks_of, touched
+from ir.program import Bind, Branch, Call, Program, Repeat, Step, blocks_of, touched
+
+Within = tuple[Step, ...]
+"""The branches and loops that a step stands in."""
 
 
 def inputs_behind(program: Program, told: Collection[str]) -> tuple[str, ...]:
     """The inputs, by their model names, whose values decide what the symbols `told` are; sorted.
 
-    Where several steps bind the symbol or write memory on the way, all of them count.
+    Where several steps bind the symbol or write memory on the way, all of them count, and so does what decides which
+    of them run, and how often.
     """
+    steps = list(_walk(program.steps, ()))
     found: set[str] = set()
     seen: set[str] = set()
     symbols, buffers = sorted(told), []
@@ -21,7 +26,7 @@ def inputs_behind(program: Program, told: Collection[str]) -> tuple[str, ...]:
             symbol = symbols.pop()
             if symbol not in seen:
                 seen.add(symbol)
-                _follow_symbol(program, symbol, symbols, buffers)
+                _follow_symbol(steps, symbol, symbols, buffers)
             continue
         root = program.root(buffers.pop())
         if f"%{root.name}" in seen:
@@ -30,39 +35,61 @@ def inputs_behind(program: Program, told: Collection[str]) -> tuple[str, ...]:
         if root.place == "input":
             found.add(program.input_names[program.inputs.index(root.name)])
         else:
-            _follow_buffer(program, root.name, buffers)
+            _follow_buffer(program, steps, root.name, buffers)
     return tuple(sorted(found))
 
 
-def _follow_symbol(program: Program, symbol: str, symbols: list[str], buffers: list[str]) -> None:
+def _walk(steps: Sequence[Step], within: Within) -> Iterator[tuple[Step, Within]]:
+    """Every step with what it stands in."""
+    for step in steps:
+        yield step, within
+        for block in blocks_of(step):
+            yield from _walk(block, (*within, step))
+
+
+def _follow_symbol(steps: list[tuple[Step, Within]], symbol: str, symbols: list[str], buffers: list[str]) -> None:
     """Adds the symbols and buffers that a symbol takes its values from."""
-    for step in program.walk():
-        if isinstance(step, Repeat) and (step.step == symbol or _binds(step, symbol)):
-            buffers += touched(step)
+    giving: list[Within] = []
+    for step, within in steps:
+        if isinstance(step, Repeat) and step.step == symbol:
+            giving.append((*within, step))
         for size, value in step.pairs if isinstance(step, Bind) else ():
             if symbol in names(size):
+                giving.append(within)
                 if isinstance(value, str):
                     buffers.append(value)
                 else:
                     symbols += names(value)
+    buffers += _deciding(giving)
 
 
-def _binds(step: Step, symbol: str) -> bool:
-    """Whether a step, or one inside of it, gives a symbol a value."""
-    own = isinstance(step, Bind) and any(symbol in names(size) for size, _ in step.pairs)
-    return own or any(_binds(inner, symbol) for block in blocks_of(step) for inner in block)
-
-
-def _follow_buffer(program: Program, root: str, buffers: list[str]) -> None:
+def _follow_buffer(program: Program, steps: list[tuple[Step, Within]], root: str, buffers: list[str]) -> None:
     """Adds the buffers that what is written to a buffer is made of."""
-    for step in program.walk():
-        if isinstance(step, Bind):
-            buffers += [source for source, target in step.copies if program.root(target).name == root]
-        if not isinstance(step, Call):
-            continue
-        written = {program.root(a).name for a, b in zip(step.args, step.kernel.params) if b.role in ("out", "inout")}
-        if root in written:
-            buffers += [arg for arg, b in zip(step.args, step.kernel.params) if b.role in ("in", "const", "inout")]
+    giving: list[Within] = []
+    for step, within in steps:
+        for sources, target in _writes(step):
+            if program.root(target).name == root:
+                giving.append(within)
+                buffers += sources
+    buffers += _deciding(giving)
+
+
+def _writes(step: Step) -> Iterator[tuple[list[str], str]]:
+    """What a step itself writes: each buffer with those that its elements are made of."""
+    match step:
+        case Bind(copies=copies):
+            yield from (([source], target) for source, target in copies)
+        case Call():
+            roles = list(zip(step.args, step.kernel.params))
+            read = [name for name, param in roles if param.role != "out"]
+            yield from ((read, name) for name, param in roles if param.role in ("out", "inout"))
+
+
+def _deciding(giving: list[Within]) -> list[str]:
+    """The buffers that decide what a value is that is given inside of branches and loops: how often a loop runs, and
+    which way a branch goes, unless there is only one way to have the value at all."""
+    kinds = (Repeat,) if len(giving) == 1 else (Branch, Repeat)
+    return [name for within in giving for step in within if isinstance(step, kinds) for name in touched(step)]
 
 
 __all__ = ["inputs_behind"]
