@@ -173,8 +173,8 @@ class Program:
     """Inputs and outputs are names of buffers, `input_names` and `output_names` what callers see (model names).
 
     `bounds` narrows symbolic dims, `equal_dims` must hold when called, for the ONNX nodes in `demanded_by`.
-    `limits` are the symbols that steps bind, each with what it is at most in terms of those that callers give, and of
-    those bound just before it. `kinds` are those of `Graph`. `pipeline` is the spec that made the program.
+    `limits` are the symbols that steps bind, each with what it is at most in terms of those that callers give alone.
+    `kinds` are those of `Graph`. `pipeline` is the spec that made the program.
     """
 
     name: str

@@ -8,7 +8,7 @@ from backends.c.kernels import Function
 from backends.c.names import Identifiers, Writer, comment, identifier, wrapped
 from backends.c.scalars import storage_type
 from backends.c.weights import ALIGNMENT, Image
-from ir.dims import Size, dim_text, greatest, symbol
+from ir.dims import Size, dim_text
 from ir.program import Program, ProgramBuffer
 
 STATUSES = (
@@ -63,7 +63,7 @@ class Model:
         self.outputs = [
             Field(n, fields.fresh(n), program.buffers[b]) for n, b in zip(program.output_names, program.outputs)
         ]
-        self.told = [Told(name, fields.fresh(name), greatest(symbol(name), program.limits)) for name in program.told]
+        self.told = [Told(name, fields.fresh(name), program.limits[name]) for name in program.told]
         self.sizes = program.sizes
         self._dims = Identifiers()
         for size in self.sizes:
