@@ -205,6 +205,10 @@ class Program:
         shapes = (self.buffers[name].type.shape for name in self.outputs)
         return tuple(sorted({name for shape in shapes for size in shape for name in names(size)} & self.limits.keys()))
 
+    def late(self, pair: tuple[Size, Size]) -> set[str]:
+        """The symbols in a pair of sizes that only a run tells."""
+        return set(names(pair[0]) | names(pair[1])) & self.limits.keys()
+
     def _all_sizes(self) -> Iterator[Size]:
         for buffer in self.buffers.values():
             yield from buffer.type.shape

@@ -96,7 +96,7 @@ def _check_dims(model: Model, out: Writer) -> None:
         for size in possibly_negative(program, program.steps):
             out.line(f"if ({plain_text(size, model.local)} < 0) return 0;")
         for left, right in program.equal_dims:
-            if (names(left) | names(right)) & program.limits.keys():
+            if program.late((left, right)):
                 continue  # it is checked where they are told
             out.line(f"if ({plain_text(left, model.local)} != {plain_text(right, model.local)}) return 0;")
         out.line("return 1;")

@@ -32,7 +32,7 @@ class Steps:
         self.divided: dict[str, None] = {}
         self.checks_indices = False
         self.known: set[str] = set()
-        self.demands = [pair for pair in model.program.equal_dims if self._told_in(pair)]
+        self.demands = [pair for pair in model.program.equal_dims if model.program.late(pair)]
         self._slot_texts: dict[int, str] = {}
 
     def write(self, steps: list[Step] | tuple[Step, ...]) -> None:
@@ -118,7 +118,7 @@ class Steps:
                 most, wrong = self.size(limit), status(self.model, "ERROR_LIMIT")
                 self.out.line(f"if ({' * '.join(factors)} > (double)({most})) return {wrong};")
         for pair in self.demands:
-            mentioned = self._told_in(pair)
+            mentioned = self.model.program.late(pair)
             if mentioned & told and mentioned <= self.known:
                 self._check_pair(pair)
 
@@ -132,16 +132,13 @@ class Steps:
             if not_negative(size) not in pairs:
                 self.out.line(f"if ({self.size(size)} < 0) return {status(self.model, 'ERROR_DIMS')};")
         for pair in pairs:
-            if self._told_in(pair) <= self.known:
+            if self.model.program.late(pair) <= self.known:
                 self._check_pair(pair)
             else:
                 inside.append(pair)
         self.demands = [*before, *inside]
         yield
         self.demands, self.known = before, known
-
-    def _told_in(self, pair: tuple[Size, Size]) -> set[str]:
-        return set(names(pair[0]) | names(pair[1])) & self.model.program.limits.keys()
 
     def _check_pair(self, pair: tuple[Size, Size]) -> None:
         self.out.line(f"if ({self.size(pair[0])} != {self.size(pair[1])}) return {status(self.model, 'ERROR_DIMS')};")

@@ -45,7 +45,7 @@ class _Machine:
         self.program = program
         self.sizes = {**dict.fromkeys(program.limits, 0), **sizes}
         self.known: set[str] = set()
-        self.demands = [pair for pair in program.equal_dims if self.told_in(pair)]
+        self.demands = [pair for pair in program.equal_dims if program.late(pair)]
         self.inputs = inputs
         self.kernels = {kernel.name: compile_kernel(kernel) for kernel in program.kernels}
         lengths = [evaluate(slot.bytes, sizes) for slot in program.slots]
@@ -97,19 +97,15 @@ class _Machine:
             product = math.prod(max(1, self.sizes[name]) for name in group)
             if group & told.keys() and group <= self.known and product > evaluate(limit, self.sizes):
                 raise ValueError(f"the sizes {', '.join(sorted(group))} are more than {evaluate(limit, self.sizes)}")
-        late = [pair for pair in self.demands if self.told_in(pair) & told.keys()]
-        check_assumptions({}, [pair for pair in late if self.told_in(pair) <= self.known], self.sizes)
-
-    def told_in(self, pair: tuple[Size, Size]) -> set[str]:
-        """The symbols in a pair of sizes that steps bind."""
-        return set(names(pair[0]) | names(pair[1])) & self.program.limits.keys()
+        late = [pair for pair in self.demands if self.program.late(pair) & told.keys()]
+        check_assumptions({}, [pair for pair in late if self.program.late(pair) <= self.known], self.sizes)
 
     @contextmanager
     def demanding(self, pairs: Sequence[tuple[Size, Size]]) -> Iterator[None]:
         """Checks sizes that a block demands to be equal: at its start, or where they become known inside of it."""
         before, known = self.demands, {*self.known}
-        check_assumptions({}, [pair for pair in pairs if self.told_in(pair) <= self.known], self.sizes)
-        self.demands = [*before, *(pair for pair in pairs if not self.told_in(pair) <= self.known)]
+        check_assumptions({}, [pair for pair in pairs if self.program.late(pair) <= self.known], self.sizes)
+        self.demands = [*before, *(pair for pair in pairs if not self.program.late(pair) <= self.known)]
         yield
         self.demands, self.known = before, known
 

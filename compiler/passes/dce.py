@@ -6,8 +6,8 @@ from compiler.pipeline import graph_pass
 from ir.dims import Dim, names, symbol_of
 from ir.graph import Graph, Node
 from ir.op import Op
+from ir.ops.control import names_in
 from ir.rewrite import for_each_graph
-from ir.types import TensorType, Type
 
 
 @graph_pass
@@ -19,34 +19,27 @@ def dce(graph: Graph) -> None:
 def remove_unused(graph: Graph) -> None:
     """Removes unused nodes of one graph, users before producers. What tells a size that others need is used."""
     outputs = set(graph.outputs)
-    needed = {name for value in graph.outputs for name in _told(graph, value.type)}
+    late = graph.limits.keys()
+    needed = {name for value in graph.outputs for name in names_in(value.type) & late}
     for node in graph.nodes_reversed():
-        told = {name for value in node.outputs for name in _told(graph, value.type)} if graph.limits else set()
+        told = {name for value in node.outputs for name in names_in(value.type) & late} if late else set()
         defined = node.op.sizes_defined()
-        told |= {name for size in defined for name in names(size)} & graph.limits.keys()
+        told |= {name for size in defined for name in names(size)} & late
         is_used = any(value.users or value in outputs for value in node.outputs)
-        is_check = node.op.name == "told" and symbol_of(defined[0]) not in graph.limits
-        if not is_used and not is_check and not _introduced(graph, node, told) & needed:
+        is_check = node.op.name == "told" and symbol_of(defined[0]) not in late
+        if not is_used and not is_check and not _introduced(node, told) & needed:
             graph.remove(node)
-        elif graph.limits:
-            needed |= told | _told_in(graph, node.op)
+        elif late:
+            needed |= told | _needed_by(node.op) & late
 
 
-def _introduced(graph: Graph, node: Node, told: set[str]) -> set[str]:
+def _introduced(node: Node, told: set[str]) -> set[str]:
     """The sizes that only a run tells and that no operand of a node has."""
-    return told - {name for v in node.inputs if v is not None for name in _told(graph, v.type)} if told else told
+    return told - {name for v in node.inputs if v is not None for name in names_in(v.type)} if told else told
 
 
-def _told(graph: Graph, type_: Type) -> set[str]:
-    """The symbols in a type whose values only a run tells."""
-    if isinstance(type_, TensorType):
-        return {name for size in type_.shape for name in names(size)} & graph.limits.keys()
-    inner = getattr(type_, "element", None)
-    return set() if inner is None else _told(graph, inner)
-
-
-def _told_in(graph: Graph, op: Op) -> set[str]:
-    """The symbols in the attributes of an op, nested graphs included, whose values only a run tells."""
+def _needed_by(op: Op) -> set[str]:
+    """The symbols in the attributes of an op, nested graphs included."""
     found: set[str] = set()
     pending: list[object] = list(vars(op).values())
     while pending:
@@ -54,9 +47,9 @@ def _told_in(graph: Graph, op: Op) -> set[str]:
         if isinstance(value, tuple):
             pending.extend(value)
         elif isinstance(value, Dim):
-            found |= names(value) & graph.limits.keys()
+            found |= names(value)
         elif isinstance(value, Graph):
             for node in value.nodes():
                 pending.extend(vars(node.op).values())
-                found.update(name for v in node.outputs for name in _told(graph, v.type))
+                found.update(name for v in node.outputs for name in names_in(v.type))
     return found

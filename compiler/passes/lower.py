@@ -28,7 +28,7 @@ from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canoni
 from ir.op import operand_names
 from ir.ops.control import Loop
 from ir.ops.fused import structure_of
-from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step
+from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, told_by
 from ir.schedule import SUFFIXES
 from ir.types import TensorType
 
@@ -239,13 +239,13 @@ class _Lowering:
             copies = [(self.operand(value), result) for value, result in zip(body.outputs, results)]
             steps += self.bind(_differing(node.outputs, body.outputs), copies, node)
             arms.append(tuple(steps))
-            demands.append(self.demands(body))
+            demands.append(self.demands(body, steps))
         return Branch(self.operand(condition), arms[0], arms[1], node.sources, *demands)
 
-    def demands(self, body: Graph) -> tuple[tuple[Size, Size], ...]:
+    def demands(self, body: Graph, steps: Sequence[Step]) -> tuple[tuple[Size, Size], ...]:
         """What a nested graph demands of sizes where it runs. What it demands of sizes that its own steps tell is held
         against the program, which checks that as soon as they are told."""
-        inner = set(body.limits) & _told_by(body)
+        inner = told_by(steps) & body.limits.keys()
         found = [pair for pair in body.equal_dims if pair not in self.program.equal_dims]
         late = [pair for pair in found if (names(pair[0]) | names(pair[1])) & inner]
         self.program.equal_dims += late
@@ -278,7 +278,7 @@ class _Lowering:
             memory.append((symbol(op_.total), 0 if most is None else most))  # rows are as far apart as ever
         steps += [Bind(tuple(memory), (), node.sources, settled=False, reserves=True)] if memory else []
         body = self.loop_body(node, counter, number, stops)
-        demands = self.demands(op_.body)
+        demands = self.demands(op_.body, body)
         trips = None if trip is None else self.operand(trip)
         steps.append(Repeat(counter, trips, self.of[going] if stops else None, tuple(body), node.sources, demands))
         pairs = [*_differing(node.outputs[: op_.carried], states), *zip(told, told)]
@@ -354,12 +354,6 @@ class _Lowering:
         name, blob = self.buffer_names.fresh(hint), ArrayBlob(array)
         self.program.buffers[name] = ProgramBuffer(name, TensorType(blob.dtype, blob.shape), "weight", blob=blob)
         return name
-
-
-def _told_by(graph: Graph) -> set[str]:
-    """The symbols that the nodes of a graph define."""
-    sizes = (size for node in graph.nodes() for size in node.op.sizes_defined())
-    return {name for name in map(symbol_of, sizes) if name is not None}
 
 
 def _differing(to: Sequence[Value], of: Sequence[Value]) -> list[tuple[Size, Size]]:
