@@ -19,6 +19,8 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 ONNX_TYPES = {"f": TensorProto.FLOAT, "i": TensorProto.INT64, "b": TensorProto.BOOL, "s": TensorProto.STRING}
 EXTENTS = (0, 1, 2, 3, 5, 8)
+FAR_EXTENTS = (0, 1, 3, 40, 1500)
+"""Sizes of which some reach beyond a page where others are planned."""
 WORDS = ("", "a", "b", "ab", "Zoo", "é", "long word")
 Shape = tuple[str, ...]
 
@@ -145,11 +147,16 @@ class Dynamic:
     seed: int
     proto: ModelProto
     inputs: tuple[Tensor, ...]
+    meets: bool = False
 
     def feeds(self, number: int) -> dict[str, np.ndarray]:
-        """Inputs at one of several choices of the sizes."""
+        """Inputs at one of several choices of the sizes. Those of a model in which sizes meet are far apart, or one."""
         rng = np.random.default_rng([self.seed, number])
-        sizes = {"N": int(rng.choice(EXTENTS)), "M": int(rng.choice(EXTENTS)), "1": 1, "3": 3}
+        extents = FAR_EXTENTS if self.meets else EXTENTS
+        sizes = {"1": 1, "3": 3, **{tag: int(rng.choice(extents)) for tag in "NM"}}
+        if self.meets:
+            sizes["K"] = int(rng.choice(extents))
+            sizes |= dict.fromkeys("MK", sizes["N"]) if number % 2 else {}
         return {v.name: _array(rng, v, [sizes[tag] for tag in v.shape]) for v in self.inputs}
 
 
@@ -170,6 +177,22 @@ def random_model(seed: int) -> Dynamic:
     net = Net(rng)
     net.input("f", rng.choice([("N",), ("N", "M"), ("N", "3")]))
     grow(net, rng.randint(2, 7))
+    return Dynamic(seed, _proto(net), tuple(net.inputs))
+
+
+def meeting_model(seed: int) -> Dynamic:
+    """The model of a seed in which what branches and loops give meets inputs, whose sizes it may fit or not."""
+    from tests.fuzz.dynamic_recipes import meet
+
+    net = Net(random.Random(seed))
+    for tag in "NM":
+        net.input("f", (tag,))
+    meet(net)
+    return Dynamic(seed, _proto(net), tuple(net.inputs), meets=True)
+
+
+def _proto(net: Net) -> ModelProto:
+    """The model of a graph, whose outputs are what nothing uses and what was made last."""
     made = {name for node in net.nodes for name in node.output}
     results: list[Tensor | Row] = [v for v in net.tensors if v.name in made]
     used = {name for node in net.nodes for name in node.input}
@@ -182,5 +205,4 @@ def random_model(seed: int) -> Dynamic:
         for v in net.inputs
     ]
     body.input.extend(inputs)
-    proto = helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return Dynamic(seed, proto, tuple(net.inputs))
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

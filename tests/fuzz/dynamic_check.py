@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,27 @@ from backends.reference.program import run_program
 from compiler.errors import CompileError
 from compiler.observe import Verify
 from compiler.passes.dce import dce
+from ir.bind import bind_sizes
+from ir.dims import evaluate
 from ir.evaluate import EvaluationError, evaluate_graph
-from tests.fuzz.dynamic import Dynamic, random_model
+from ir.graph import Graph
+from ir.program import Program
+from tests.fuzz.dynamic import Dynamic, meeting_model, random_model
+from tests.models.guarded import Outcome, run_fenced
 
 MOST = 24
 """What a size that nothing bounds is taken to be at most."""
-Outcome = dict[str, Any] | str
-"""Outputs by name, or why there are none."""
+FAR = 2000
+"""The same, where what is too large is to reach beyond a page."""
+_ROOM = 1 << 26
+"""Bytes: what takes more memory is not run."""
 
 
 class Report(Counter[str]):
     """How many models were refused, ran, or failed to."""
 
 
-def load(model: Dynamic) -> Any:
+def load(model: Dynamic, most: int = MOST) -> Any:
     """The model with a bound for every size that needs one. Raises CompileError."""
     dims: dict[str, tuple[int, int]] = {}
     for _ in range(8):
@@ -43,7 +50,7 @@ def load(model: Dynamic) -> Any:
             named = re.findall(r"the size '([^']+)' is known only when the model runs", str(error))
             if not named or set(named) <= dims.keys():
                 raise
-            dims |= dict.fromkeys(named, (0, MOST))
+            dims |= dict.fromkeys(named, (0, most))
     raise AssertionError("bounds give rise to more sizes that need one")
 
 
@@ -64,15 +71,11 @@ def check(seed: int, folder: Path, report: Report, c_options: list[dict[str, Any
         return []
     except Exception as error:  # a crash of any kind is what this looks for
         return [f"seed {seed}: does not compile: {type(error).__name__}: {error}"]
-    needed = loaded.graph.clone()
-    for _ in range(3):  # what is needed in a nested graph may be less, once less is needed around it
-        dce.run(needed)
+    needed = _needed(loaded.graph)
     problems: list[str] = []
     for number in range(3):
         feeds = model.feeds(number)
-        wanted = _outcome(lambda feeds=feeds: _interpreted(loaded.graph, feeds))
-        if isinstance(wanted, str):  # by a node whose results nothing needs, perhaps
-            wanted = _outcome(lambda feeds=feeds: _interpreted(needed, feeds))
+        wanted = _wanted(loaded.graph, needed, feeds)
         ways: list[tuple[str, Outcome]] = []
         if not _composite(loaded.graph) and not _strings(loaded.graph):
             ways.append(("program", _outcome(lambda feeds=feeds: run_program(program, feeds))))
@@ -87,6 +90,54 @@ def check(seed: int, folder: Path, report: Report, c_options: list[dict[str, Any
             if found is not None:
                 problems.append(f"seed {seed}, feeds {number}, {way}: {found}")
     return problems
+
+
+def check_fenced(seeds: Iterable[int], folder: Path, report: Report) -> list[str]:
+    """What is wrong with models in which sizes meet, run with a fence around each memory."""
+    runs: list[tuple[str, str, list[dict[str, np.ndarray]]]] = []
+    wanted: list[list[Outcome]] = []
+    for seed in seeds:
+        model, backend = meeting_model(seed), CBackend(march="", opt="-O0")
+        try:
+            loaded = load(model, FAR)
+            program = backend.pipeline().run(loaded, watch=[Verify()])
+        except CompileError:
+            report["refused"] += 1
+            continue
+        if _composite(loaded.graph) or _strings(loaded.graph):
+            continue  # what callers give has other types in the program
+        feeds = [each for each in map(model.feeds, range(6)) if _bytes_of(program, each) < _ROOM]
+        needed = _needed(loaded.graph)
+        runs.append((str(seed), str(backend.emit(program, folder / str(seed), loaded).folder), feeds))
+        wanted.append([_wanted(loaded.graph, needed, each) for each in feeds])
+    problems: list[str] = []
+    for (seed, _, feeds), expected, made in zip(runs, wanted, run_fenced(runs, folder), strict=True):
+        for number, (one, other) in enumerate(zip(expected, made, strict=True)):
+            report["ran" if isinstance(one, dict) else "failed as it should"] += 1
+            if (found := _difference(one, other)) is not None:
+                problems.append(f"seed {seed}, feeds {number} of {len(feeds)}: {found}")
+    return problems
+
+
+def _bytes_of(program: Program, feeds: dict[str, np.ndarray]) -> int:
+    """Bytes that the buffers of a program take together at most."""
+    types = [program.buffers[name].type for name in program.inputs]
+    sizes = bind_sizes(types, [feeds[name] for name in program.input_names], program.input_names)
+    return sum(max(0, evaluate(program.capacity(buffer.type), sizes)) for buffer in program.buffers.values())
+
+
+def _needed(graph: Graph) -> Graph:
+    """A graph without what its outputs do not need."""
+    needed = graph.clone()
+    for _ in range(3):  # what is needed in a nested graph may be less, once less is needed around it
+        dce.run(needed)
+    return needed
+
+
+def _wanted(graph: Graph, needed: Graph, feeds: dict[str, np.ndarray]) -> Outcome:
+    """What the interpreter makes of feeds, where it can be of those nodes alone that are needed."""
+    wanted = _outcome(lambda: _interpreted(graph, feeds))
+    return _outcome(lambda: _interpreted(needed, feeds)) if isinstance(wanted, str) else wanted
 
 
 def _composite(graph: Any) -> bool:

@@ -323,6 +323,50 @@ def loop(net: Net) -> None:
         net.put(Tensor(name, value.kind, (count, *value.shape)))
 
 
+def meet(net: Net) -> None:
+    """Branches and loops whose results are added to inputs of declared sizes. For models of its own."""
+    for _ in range(3):
+        nodes, tensors = len(net.nodes), len(net.tensors)
+        try:
+            net.rng.choice([choose, repeat, if_, loop])(net)
+        except NothingFits:
+            del net.nodes[nodes:], net.tensors[tensors:]
+    found = [v for v in net.tensors if v.kind == "f" and any(tag.startswith("t") for tag in v.shape)]
+    for value in net.rng.sample(found, min(len(found), 3)):
+        shape = tuple(net.rng.choice("NMK") if tag.startswith("t") else tag for tag in value.shape)
+        net.make("Add", [value, net.input("f", shape)], "f", shape)
+
+
+def choose(net: Net) -> None:
+    """An If between two inputs, one of them perhaps doubled."""
+    arms = [Net(net.rng, net), Net(net.rng, net)]
+    for arm in arms:
+        x = arm.pick("f", 1, 1)
+        doubled = net.rng.random() < 0.3
+        arm.make("Concat", [x, x], "f", (told(net),), axis=0) if doubled else arm.make("Neg", [x], "f", x.shape)
+    then, orelse = (arm.graph(name, arm.tensors[-1:]) for arm, name in zip(arms, ("then", "else")))
+    name = net.names("If", [net.input("b", ())], then_branch=then, else_branch=orelse)[0]
+    net.put(Tensor(name, "f", (told(net),)))
+
+
+def repeat(net: Net) -> None:
+    """A loop that stacks a row in each step, and perhaps carries what becomes longer or is replaced."""
+    body, x = Net(net.rng, net), net.pick("f", 1, 1)
+    step, going = Tensor(body.fresh("i"), "i", ()), Tensor(body.fresh("g"), "b", ())
+    state = body.put(Tensor(body.fresh("s"), "f", (told(net),)))
+    how = net.rng.choice(["grow", "replace", "keep"])
+    if how == "grow":
+        after = body.make("Concat", [state, x], "f", state.shape, axis=0)
+    else:
+        after = body.make("Neg", [body.pick("f", 1, 1) if how == "replace" else state], "f", state.shape)
+    row = net.rng.choice([x, body.make("Cast", [step], "f", (), to=1)])
+    graph = body.graph("body", [going, after, row], [step, going, state])
+    trip = net.rng.choice([net.input("i", ()).name, net.size(net.tensors[0], 0).name])
+    carried, stacked = net.names("Loop", [trip, "", x], 2, body=graph)
+    net.put(Tensor(carried, "f", (told(net),)))
+    net.put(Tensor(stacked, "f", (told(net), *row.shape)))
+
+
 @recipe(1)
 def scan(net: Net) -> None:
     if net.depth > 1:

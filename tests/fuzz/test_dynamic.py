@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.fuzz.dynamic_check import Report, check
+from tests.fuzz.dynamic_check import Report, check, check_fenced
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-_LOWERED, _COMPILED = 60, 12
+_LOWERED, _COMPILED, _FENCED = 60, 12, 16
 _PLAIN: dict[str, Any] = {"opt": "-O0", "march": ""}
 _WATCHED: dict[str, Any] = {"opt": "-O3", "march": "", "sanitize": "address+undefined"}
 
@@ -39,6 +39,13 @@ def test_compiled_as_interpreted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert report["ran"] > _COMPILED
 
 
+def test_sizes_that_meet_are_checked_before_memory_is_touched(tmp_path: Path) -> None:
+    report = Report()
+    problems = check_fenced(range(_FENCED), tmp_path, report)
+    assert not problems, "\n".join(problems)
+    assert report["ran"] > _FENCED / 2 and report["failed as it should"] > _FENCED / 2, report
+
+
 @pytest.mark.skipif("FUZZ_SEED" not in os.environ, reason="FUZZ_SEED names no model")
 def test_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = int(os.environ["FUZZ_SEED"])
@@ -50,3 +57,10 @@ def test_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, count = int(os.environ.get("FUZZ_FIRST", "1000")), int(os.environ.get("FUZZ_GRAPHS", "200"))
     report = _check_all(range(first, first + count), tmp_path, [_PLAIN, _WATCHED], monkeypatch)
     assert report["ran"] > count
+
+
+@pytest.mark.sweep
+def test_many_that_meet(tmp_path: Path) -> None:
+    first, count = int(os.environ.get("FUZZ_FIRST", "1000")), int(os.environ.get("FUZZ_GRAPHS", "200"))
+    problems = check_fenced(range(first, first + count), tmp_path, Report())
+    assert not problems, "\n".join(problems)

@@ -30,7 +30,7 @@ from compiler.artifact import Artifact
 from compiler.errors import CompileError
 
 ROOT = Path(__file__).parents[2]
-Outcome = dict[str, np.ndarray] | str
+Outcome = dict[str, Any] | str
 """Outputs by name, or the text of a refusal."""
 _PAGE = mmap.PAGESIZE
 _POISON = 0xFF  # as f32, a NaN
