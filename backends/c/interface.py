@@ -1,4 +1,4 @@
-"""What callers see of a model in C: its names, its statuses, and the text of `model.h`."""
+"""What callers see of a model in C: its names, and the text of `model.h`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from dataclasses import dataclass
 from backends.c.kernels import Function
 from backends.c.names import Identifiers, Writer, comment, identifier, wrapped
 from backends.c.scalars import storage_type
+from backends.c.statuses import STATUSES
 from backends.c.weights import ALIGNMENT, Image
 from ir.dims import Size, dim_text
 from ir.program import Program, ProgramBuffer
 
-STATUSES = (
-    ("OK", "no error"),
-    ("ERROR_NULL", "a pointer is null"),
-    ("ERROR_ARENA_TOO_SMALL", "the arena is smaller than arena_bytes() says"),
-    ("ERROR_ARENA_ALIGN", "the arena or the weights are not aligned to 64 bytes"),
-    ("ERROR_DIMS", "a dimension is out of its bounds, or dimensions that must agree do not"),
-    ("ERROR_INDEX", "an index in the input data lies outside the tensor that it indexes, or a string is no number"),
-    ("ERROR_LIMIT", "a size that depends on data is beyond its limit"),
-    ("ERROR_UNSUPPORTED", "an input is of a form that this code does not read"),
-)
 _LOCALS = (
     "io", "dims", "weights", "arena", "arena_bytes", "pool", "base", "data", "context", "needed", "total", "limit",
     "args", "invalid_index",
@@ -155,6 +146,7 @@ def _header_types(model: Model, out: Writer) -> None:
 
 
 def run_head(model: Model) -> list[str]:
+    """The head of NAME_run, in lines."""
     dims = [f"const {model.prefix}_dims *dims"] if model.sizes else []
     parts = [
         f"const {model.prefix}_io *io",
@@ -165,6 +157,7 @@ def run_head(model: Model) -> list[str]:
 
 
 def call_head(model: Model) -> list[str]:
+    """The head of NAME_call, in lines."""
     parts = [
         "void *const *io",
         "const int64_t *dims",
@@ -174,6 +167,7 @@ def call_head(model: Model) -> list[str]:
 
 
 def arena_head(model: Model) -> str:
+    """The head of NAME_arena_bytes."""
     return f"size_t {model.prefix}_arena_bytes({model.dims_parameter.rstrip(', ') or 'void'})"
 
 

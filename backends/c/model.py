@@ -6,11 +6,12 @@ status; nothing is printed.
 
 from __future__ import annotations
 
-from backends.c.interface import STATUSES, Model, arena_head, call_head, run_head, static_slot_bytes, status
+from backends.c.interface import Model, arena_head, call_head, run_head, static_slot_bytes, status
 from backends.c.kernels import Function
 from backends.c.names import Identifiers, Writer, string_literal, wrapped
 from backends.c.scalars import storage_type
 from backends.c.sizes import literal, magnitude_text, plain_text
+from backends.c.statuses import STATUSES
 from backends.c.steps import Steps, possibly_negative
 from backends.c.weights import ALIGNMENT
 from ir.dims import Dim, Size, dim_text, greatest, names, symbol

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.c.statuses import OF_FORM, OF_VALUES, status_name
 from compiler.errors import EXIT_INTERNAL, EXIT_USAGE, CompileError, UnsupportedError, UsageError
 from ir import kinds
 from ir.bind import bind_sizes, check_assumptions
@@ -19,17 +20,13 @@ from ir.blob import stored
 from ir.dims import Size, evaluate, parse_dim
 from ir.types import DTYPES, TensorType
 
-_OF_DATA = (4, 5, 6)
-_UNSUPPORTED = 7
-"""The statuses ERROR_DIMS, ERROR_INDEX and ERROR_LIMIT, and ERROR_UNSUPPORTED, of `interface`: what the values that a
-caller gives can lead to. This module does not import it."""
-
 
 def failed_run(status: int, words: str) -> CompileError:
     """The error of a run that returned `status`, which means `words`."""
-    if status == _UNSUPPORTED:
+    name = status_name(status)
+    if name == OF_FORM:
         return UnsupportedError("E0405", words)
-    exit_code = EXIT_USAGE if status in _OF_DATA else EXIT_INTERNAL
+    exit_code = EXIT_USAGE if name in OF_VALUES else EXIT_INTERNAL
     return CompileError("E0502", f"the model returned: {words}", exit_code=exit_code)
 
 
