@@ -17,6 +17,7 @@ import numpy as np
 
 from compiler.errors import EXIT_INTERNAL, EXIT_MISMATCH, CompileError
 from compiler.pipeline import Pass, Unit
+from compiler.verify import map_values
 from ir import kinds
 from ir.evaluate import EvaluationError, evaluate_graph
 from ir.graph import Graph, Node
@@ -277,10 +278,8 @@ def compare(expected: Any, found: Any, rtol: float, atol: float) -> tuple[str, f
 
 def _compare_others(expected: Any, found: Any, rtol: float, atol: float) -> tuple[str, float]:
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        if list(expected) != list(found):
-            return "other keys", 0.0
-        wanted, made = (np.array(list(each.values())) for each in (expected, found))
-        return compare(wanted, made, rtol, atol)
+        values = map_values(found, expected)
+        return ("other keys", 0.0) if values is None else compare(values[1], values[0], rtol, atol)
     if not isinstance(expected, (list, tuple)) or not isinstance(found, (list, tuple)):
         return ("" if expected is found else "another kind of value"), 0.0
     if len(expected) != len(found):

@@ -92,11 +92,20 @@ def _compare(name: str, actual: Any, expected: Any, tolerance: Tolerance) -> lis
         same = expected is None and actual is None
         return [Comparison(name, "none", same, reason="" if same else "one is absent")]
     if isinstance(expected, Mapping):
-        if not isinstance(actual, Mapping) or list(actual) != list(expected):
+        values = map_values(actual, expected) if isinstance(actual, Mapping) else None
+        if values is None:
             return [Comparison(name, "map", False, reason="it has other keys")]
-        made, wanted = (np.array(list(each.values()), np.float32) for each in (actual, expected))  # as ONNX has them
-        return [compare(name, made, wanted, tolerance)]
+        return [compare(name, *values, tolerance)]
     return [compare(name, np.asarray(actual), np.asarray(expected), tolerance)]
+
+
+def map_values(actual: Mapping[Any, Any], expected: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The values of two maps by the keys of the second, in f32 as ONNX has them; None where their keys differ, in any
+    order."""
+    if actual.keys() != expected.keys():
+        return None
+    made = [actual[key] for key in expected]
+    return np.array(made, np.float32), np.array(list(expected.values()), np.float32)
 
 
 def compare(name: str, actual: np.ndarray, expected: np.ndarray, tolerance: Tolerance | None = None) -> Comparison:
@@ -328,6 +337,7 @@ __all__ = [
     "compare_nodes",
     "compare_outputs",
     "interpret",
+    "map_values",
     "onnxruntime_session",
     "reference_outputs",
     "run_onnx_reference",

@@ -119,3 +119,22 @@ def test_maps_that_differ_are_told_apart() -> None:
     assert [c.ok for c in compare_outputs({"y": [{1: 0.5000001}]}, one)] == [True]
     assert [c.ok for c in compare_outputs({"y": [{1: 0.6}]}, one)] == [False]
     assert [c.reason for c in compare_outputs({"y": [{2: 0.5}]}, one)] == ["it has other keys"]
+
+
+def test_the_order_of_keys_is_no_difference() -> None:
+    given, in_order, other = {3: 0.5, 1: 0.25, 2: 4.0}, {1: 0.25, 2: 4.0, 3: 0.5}, {1: 0.5, 2: 4.0, 3: 0.25}
+    assert [c.ok for c in compare_outputs({"y": [given]}, {"y": [in_order]})] == [True]
+    assert [c.ok for c in compare_outputs({"y": [given]}, {"y": [other]})] == [False]
+    assert see.compare([in_order], [given], 1e-6, 0.0) == ("", 0.0)
+    assert see.compare([other], [given], 1e-6, 0.0)[0].startswith("tensor 0: [2] is 0.5, it was 0.25")
+    assert see.compare([{1: 0.5}], [{2: 0.5}], 1e-6, 0.0)[0] == "tensor 0: other keys"
+
+
+def test_labels_that_are_not_sorted_agree_with_onnx_runtime(tmp_path: Path) -> None:
+    """It gives keys in their order, and a map that was right was called wrong."""
+    pytest.importorskip("onnxruntime")
+    x = np.array([[1, 2, 3]], np.float32)
+    model = node_model("ZipMap", [x], domain=ML, classlabels_int64s=[3, 1, 2])
+    feeds = {model.graph.input[0].name: x}
+    made = compiler.compile(model, out=tmp_path / "zip", opt="-O1").load().run(feeds)
+    assert all(c.ok for c in compare_outputs(made, run_onnxruntime(model, feeds)))
