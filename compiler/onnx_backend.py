@@ -21,9 +21,9 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from compiler.artifact import Artifact
 from compiler.driver import Model, compile, load
-from compiler.errors import CompileError, UsageError
+from compiler.errors import EXIT_INTERNAL, CompileError, UsageError
 from ir.bind import bind_sizes, check_assumptions
-from ir.evaluate import evaluate_graph
+from ir.evaluate import EvaluationError, evaluate_graph
 from ir.types import TensorType
 
 DEVICES = ("CPU", "REFERENCE")
@@ -143,7 +143,10 @@ def _interpreter(model: Model) -> Any:
             check_assumptions(graph.bounds, graph.equal_dims, sizes, graph.demanded_by)
         except ValueError as error:
             raise UsageError("E0209", str(error)) from error
-        results = evaluate_graph(graph, arrays)
+        try:
+            results = evaluate_graph(graph, arrays)
+        except EvaluationError as error:
+            raise CompileError("E0502", str(error), exit_code=EXIT_INTERNAL) from error
         return dict(zip(graph.output_names, results))
 
     return run

@@ -16,7 +16,6 @@ from PIL import Image
 import compiler
 from compiler.errors import UnsupportedError
 from compiler.onnx_backend import run_model
-from ir.evaluate import EvaluationError
 from ir.ops.image_files import opened
 
 MODEL = """<ir_version: 10, opset_import: ["": 20]> decoder (uint8[N] stream) => (uint8[height,width,c] image) {
@@ -231,7 +230,7 @@ def test_damaged_streams_under_sanitizers(tmp_path: Any) -> None:
 
 def test_without_pillow_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(EvaluationError, match=r"install sesame-compiler\[images\]"):
+    with pytest.raises(compiler.CompileError, match=r"install sesame-compiler\[images\]"):
         run_model(onnx.parser.parse_model(MODEL), [np.zeros(4, np.uint8)], "REFERENCE")
 
 

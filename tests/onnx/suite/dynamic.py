@@ -15,8 +15,9 @@ import onnx
 
 from compiler.errors import CompileError, UnsupportedError, UsageError
 from compiler.onnx_backend import prepare
-from ir.evaluate import EvaluationError
 
+_OF_A_RUN = "E0502"
+"""The code of what fails once a model runs."""
 Naming = Callable[[int, int, int], str | None]
 """From the number of an input, an axis and its size to the symbol that takes its place; None where the size stays."""
 Inputs = Mapping[str, Any]
@@ -120,7 +121,7 @@ def judge(
     for level, naming in NAMINGS.items():
         try:
             made = _runs(model, data, device, options, naming)
-        except (CompileError, EvaluationError) as error:
+        except CompileError as error:
             refusal = _refusal(error)
             continue
         if made is None:
@@ -138,17 +139,17 @@ def judge(
     return ("refused", refusal, "") if refusal else ("unchanged", "", "no input has a size that may change")
 
 
-def _is_demand(error: EvaluationError) -> bool:
+def _is_demand(error: CompileError) -> bool:
     """Whether a run was refused for a size: a nested graph demands another, or parameters give one that cannot be."""
-    return any(text in str(error) for text in ("must be equal", "it must be", "the run gives"))
+    return error.code == _OF_A_RUN and any(
+        text in str(error) for text in ("must be equal", "it must be", "the run gives")
+    )
 
 
-def _refusal(error: CompileError | EvaluationError) -> str:
+def _refusal(error: CompileError) -> str:
     """Why a model with symbols cannot be had, or cannot run at these sizes. Raises any other error."""
-    if isinstance(error, EvaluationError):
-        if not _is_demand(error):
-            raise error
-        return str(error)
+    if _is_demand(error):
+        return error.message
     inner = getattr(error, "errors", (error,))
     if not all(isinstance(each, (UnsupportedError, UsageError)) for each in inner):
         raise error
@@ -179,11 +180,11 @@ def _compare_other(
         arrays = list(given.values())
         try:
             expected = prepare(static(model, given), "REFERENCE").run(arrays)
-        except (CompileError, ValueError, IndexError):
-            continue  # these sizes do not fit the model
-        except EvaluationError as error:
-            if not _is_demand(error):
+        except CompileError as error:
+            if error.code == _OF_A_RUN and not _is_demand(error):
                 raise
+            continue  # these sizes do not fit the model
+        except (ValueError, IndexError):
             continue
         sizes = ", ".join(f"{n} {list(x.shape)}" for n, x in given.items() if isinstance(x, np.ndarray) and x.shape)
         try:
