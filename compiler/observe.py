@@ -24,6 +24,7 @@ from ir.graph import Graph, Node
 from ir.program import Program
 from ir.rule import NearMiss
 from ir.text import program_text
+from ir.types import TensorType
 from ir.verify import VerifyError, verify_graph, verify_program
 
 
@@ -239,7 +240,8 @@ class Numerics(Quiet):
 
     def _run(self, unit: Unit) -> Outputs | None:
         if isinstance(unit, Graph):
-            feeds = kinds.encode(unit.kinds, self.feeds)
+            types = {value.name: value.type for value in unit.inputs if isinstance(value.type, TensorType)}
+            feeds = kinds.encode(unit.kinds, self.feeds, types, unit.bounds, unit.equal_dims)
             made = evaluate_graph(unit, [self._feed(value.name, feeds) for value in unit.inputs])
             results = kinds.decode(unit.kinds, dict(zip(unit.output_names, made)))
             return [results[name] for name in self._names]

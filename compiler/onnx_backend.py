@@ -24,7 +24,9 @@ from compiler.driver import Model, compile, load
 from compiler.errors import EXIT_INTERNAL, CompileError, UsageError
 from ir.bind import bind_sizes, check_assumptions
 from ir.evaluate import EvaluationError, evaluate_graph
-from ir.types import TensorType
+from ir.graph import Value
+from ir.kinds import check
+from ir.types import OptionalType, SequenceType, TensorType
 
 DEVICES = ("CPU", "REFERENCE")
 _CONSTANT_ELEMENTS = 64
@@ -132,11 +134,7 @@ def _interpreter(model: Model) -> Any:
 
     def run(feeds: Mapping[str, Any]) -> dict[str, Any]:
         for value in graph.inputs:
-            if value.name not in feeds:
-                raise UsageError("E0208", f"input '{value.name}' is missing", help=f"it is {value.type}")
-            dtype = getattr(feeds[value.name], "dtype", None)
-            if isinstance(value.type, TensorType) and dtype != value.type.dtype.numpy:
-                raise UsageError("E0209", f"input '{value.name}' is {dtype}; the model takes {value.type}")
+            _check_fed(value, feeds)
         arrays = [feeds[value.name] for value in graph.inputs]
         try:
             sizes = bind_sizes([value.type for value in graph.inputs], arrays, [value.name for value in graph.inputs])
@@ -150,6 +148,20 @@ def _interpreter(model: Model) -> Any:
         return dict(zip(graph.output_names, results))
 
     return run
+
+
+def _check_fed(value: Value, feeds: Mapping[str, Any]) -> None:
+    """Raises UsageError where an input is missing, or not of its type as far as sizes do not matter."""
+    if value.name not in feeds:
+        raise UsageError("E0208", f"input '{value.name}' is missing", help=f"it is {value.type}")
+    dtype = getattr(feeds[value.name], "dtype", None)
+    if isinstance(value.type, TensorType) and dtype != value.type.dtype.numpy:
+        raise UsageError("E0209", f"input '{value.name}' is {dtype}; the model takes {value.type}")
+    if isinstance(value.type, (SequenceType, OptionalType)):
+        try:
+            check(value.name, value.type, feeds[value.name])
+        except ValueError as error:
+            raise UsageError("E0209", f"input {error}") from error
 
 
 def _compiled(model: Model, options: Mapping[str, Any]) -> Any:

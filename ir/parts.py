@@ -8,7 +8,7 @@ give and get is in `ir.kinds`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -66,28 +66,40 @@ def leaves(form: Form) -> list[Any]:
     return [form]
 
 
-def form_of(type_: Type, tensors: Iterator[Any]) -> Form:
-    """The form of a value of `type_` from its tensors in order."""
+def form_of(type_: Type, tensors: Iterator[Any], count_of: Callable[[Size], Any] | None = None) -> Form:
+    """The form of a value of `type_` from its tensors in order. With `count_of`, the count of a sequence is none of
+    them: it is what `count_of` makes of the number of rows."""
     match type_:
         case SequenceType():
-            return Items(next(tensors), next(tensors), next(tensors))
+            if count_of is None:
+                return Items(next(tensors), next(tensors), next(tensors))
+            sizes, elements = next(tensors), next(tensors)
+            return Items(count_of(elements.shape[0]), sizes, elements)
         case OptionalType():
-            return Maybe(next(tensors), form_of(type_.element, tensors))
+            return Maybe(next(tensors), form_of(type_.element, tensors, count_of))
     return next(tensors)
 
 
-def leaf_types(type_: Type, label: str) -> list[tuple[str, TensorType]]:
-    """The tensors that a value of `type_` becomes, with their names; sizes that it does not tell are symbols called
-    LABEL_items, LABEL_room and LABEL_axes, and LABEL_N for axes of optional tensors. Raises TypeError where there are
-    none: for maps, and for sequences of other things than tensors."""
+def leaf_types(
+    type_: Type, label: str, size: Callable[[str], Size] = symbol, *, is_counted: bool = True
+) -> list[tuple[str, TensorType]]:
+    """The tensors that a value of `type_` becomes, with their names; without the count where it is not `is_counted`.
+
+    `size` makes the sizes that the type does not tell: LABEL_items, LABEL_room and LABEL_axes. Raises TypeError where
+    there are no such tensors: for maps, and for sequences of other things than tensors.
+    """
     match type_:
         case SequenceType(element=TensorType() as element):
-            most, room = symbol(f"{label}_items"), symbol(f"{label}_room")
-            axes = element.rank or symbol(f"{label}_axes")
-            return [(f"{label}.count", TensorType(t.i64, ())), (f"{label}.sizes", TensorType(t.i64, (most, axes))),
+            most, room = size(f"{label}_items"), size(f"{label}_room")
+            axes = element.rank or size(f"{label}_axes")
+            count = [(f"{label}.count", TensorType(t.i64, ()))] if is_counted else []
+            return [*count, (f"{label}.sizes", TensorType(t.i64, (most, axes))),
                     (f"{label}.elements", TensorType(element.dtype, (most, room)))]  # fmt: skip
         case OptionalType():
-            return [(f"{label}.present", TensorType(t.bool_, ())), *leaf_types(type_.element, label)]
+            value = type_.element
+            inner = [(f"{label}.value", value)] if isinstance(value, TensorType) else None
+            inner = inner or leaf_types(value, label, size, is_counted=is_counted)
+            return [(f"{label}.present", TensorType(t.bool_, ())), *inner]
         case TensorType():
             return [(label, type_)]
     raise TypeError(f"{type_} has no form without sequences and optionals")

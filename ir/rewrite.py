@@ -237,6 +237,19 @@ def for_each_graph(graph: Graph, change: Callable[[Graph], None]) -> None:
         change(graph)
 
 
+def nested_graphs(node: Node) -> list[Graph]:
+    """The graphs among the attributes of a node."""
+    return [value for value in vars(node.op).values() if isinstance(value, Graph)]
+
+
+def take_place(graph: Graph, old: Value, new: Value) -> None:
+    """Makes users of `old` use `new`, which is called as `old` was unless it has a name of its own."""
+    name = old.name
+    graph.replace(old, new)
+    if new.node is not None and old.node is not None and new.name.isdigit():
+        graph.rename(new, name)
+
+
 def map_nested(node: Node, change: Callable[[Graph], None]) -> None:
     """Gives `node` clones of its nested graphs, changed by `change`."""
     nested: dict[str, Graph] = {}
@@ -314,6 +327,6 @@ def prove(rule: type[Rule], seed: int = 0) -> None:
 
 
 __all__ = [
-    "Listener", "RewriteError", "downstream", "for_each_graph", "listening", "map_nested", "prove", "remove_dead",
-    "rewrite", "spellings",
+    "Listener", "RewriteError", "downstream", "for_each_graph", "listening", "map_nested", "nested_graphs", "prove",
+    "remove_dead", "rewrite", "spellings", "take_place",
 ]  # fmt: skip

@@ -44,17 +44,17 @@ class Port:
         type_ = TensorType(DTYPES[entry["dtype"]], tuple(parse_dim(str(size)) for size in entry["shape"]))
         return Port(entry["name"], type_, parse_dim(entry["room"]) if "room" in entry else type_.elements)
 
-    def given(self, tensors: Mapping[str, Any], described: str) -> np.ndarray:
-        """The input as C takes it, C-contiguous. Raises UsageError where it is missing or of another type or rank than
-        `described`, as callers see it."""
+    def given(self, tensors: Mapping[str, Any], seen: TensorType) -> np.ndarray:
+        """The input as C takes it, C-contiguous. Raises UsageError where it is missing or of another type or rank;
+        `seen` is its type as callers see it, which may have fewer axes."""
         if self.name not in tensors:
-            raise UsageError("E0208", f"input '{self.name}' is missing", help=f"it is {described}")
+            raise UsageError("E0208", f"input '{self.name}' is missing", help=f"it is {seen}")
         array = np.asarray(tensors[self.name])
         if array.dtype != self.type.dtype.numpy:
             raise UsageError("E0209", f"input '{self.name}' is {array.dtype}; the model takes {self.type.dtype.numpy}")
         if array.ndim != self.type.rank:
-            shape = array.shape[:-1] if described.startswith("string") else array.shape
-            raise UsageError("E0209", f"input '{self.name}' has shape {list(shape)}; the model takes {described}")
+            shape = array.shape[: array.ndim - (self.type.rank - seen.rank)]
+            raise UsageError("E0209", f"input '{self.name}' has shape {list(shape)}; the model takes {seen}")
         return stored(np.ascontiguousarray(array).reshape(array.shape))
 
 
@@ -75,12 +75,12 @@ class Ports:
     def arrays(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         """The inputs in order, as C takes them. Raises UsageError for what does not fit."""
         self._check_names(feeds)
-        last = {port.name: port.type.shape[-1] for port in self.inputs if port.type.rank}
+        types = {port.name: port.type for port in self.inputs}
         try:
-            tensors = kinds.encode(self.kinds, feeds, {name: w for name, w in last.items() if isinstance(w, int)})
+            tensors = kinds.encode(self.kinds, feeds, types, self._bounds, self._equal)
         except ValueError as error:
             raise UsageError("E0209", f"input {error}") from error
-        return [port.given(tensors, self._described(port)) for port in self.inputs]
+        return [port.given(tensors, self._seen(port)) for port in self.inputs]
 
     def _check_names(self, feeds: Mapping[str, Any]) -> None:
         """Raises UsageError for an input that is missing, if it is none of C, or that the model does not have."""
@@ -95,15 +95,20 @@ class Ports:
         if unknown:
             raise UsageError("E0208", f"the model has no input '{unknown[0]}'", help=f"its inputs: {', '.join(known)}")
 
-    def _described(self, port: Port) -> str:
+    def _seen(self, port: Port) -> TensorType:
         """The type of an input as callers see it."""
         is_text = self.kinds.get(f"input {port.name}") == ["strings"]
-        return str(TensorType(DTYPES["string"], port.type.shape[:-1]) if is_text else port.type)
+        return TensorType(DTYPES["string"], port.type.shape[:-1]) if is_text else port.type
+
+    def _label(self, port: Port) -> str:
+        """The input that a tensor of C is, or is a part of, as callers call it."""
+        several = kinds.several(self.kinds, "input").items()
+        return next((name for name, kind in several if port.name in kinds.tensor_names(kind, name)), port.name)
 
     def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
         """The dims, from the shapes of the inputs. Raises UsageError where they contradict the model."""
         try:
-            sizes = bind_sizes([port.type for port in self.inputs], arrays, [port.name for port in self.inputs])
+            sizes = bind_sizes([port.type for port in self.inputs], arrays, list(map(self._label, self.inputs)))
             check_assumptions(self._bounds, self._equal, sizes, self._demanded_by)
         except ValueError as error:
             raise UsageError("E0209", str(error)) from error

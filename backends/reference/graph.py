@@ -5,13 +5,14 @@ This is the meaning that every other backend is checked against, so it shares no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ir.evaluate import evaluate_values
-from ir.graph import Graph
+from ir.graph import Graph, Value
+from ir.kinds import check
 from ir.types import TensorType
 
 
@@ -28,17 +29,22 @@ def run_graph(graph: Graph, feeds: Mapping[str, np.ndarray], keep: bool = False)
         for name in feeds
         if name not in expected
     ]
-    for value in graph.inputs:
-        array = feeds.get(value.name)
-        if (
-            isinstance(value.type, TensorType)
-            and isinstance(array, np.ndarray)
-            and array.dtype != value.type.dtype.numpy
-        ):
-            wrong.append(f"input {value.name!r} is {array.dtype}, it must be {value.type}")
+    fed = [value for value in graph.inputs if value.name in feeds]
+    wrong += [problem for value in fed for problem in _problems(value, feeds[value.name])]
     if wrong:
         raise ValueError("; ".join(wrong))
     values = evaluate_values(graph, [feeds[name] for name in expected], keep=keep)
     if keep:
         return {value.name: array for value, array in values.items()}
     return {name: values[value] for name, value in zip(graph.output_names, graph.outputs)}
+
+
+def _problems(value: Value, fed: Any) -> Iterator[str]:
+    """What is wrong with the type of what an input is fed."""
+    if not isinstance(value.type, TensorType):
+        try:
+            check(value.name, value.type, fed)
+        except ValueError as error:
+            yield f"input {error}"
+    elif isinstance(fed, np.ndarray) and fed.dtype != value.type.dtype.numpy:
+        yield f"input {value.name!r} is {fed.dtype}, it must be {value.type}"

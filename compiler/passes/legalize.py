@@ -72,6 +72,10 @@ def _legalize_nodes(graph: Graph, accepts: Callable[[Node], bool | str], refused
             refused.append(refusal(node, verdict))
 
 
+class ReportedError(Exception):
+    """An op has no form that a pass makes of ops, for a reason that is among its refusals already."""
+
+
 def refusal(node: Node, verdict: bool | str) -> UnsupportedError:
     """The error for a node that a target does not run, with the target's sentence where there is one."""
     reason = verdict if isinstance(verdict, str) else f"the target does not run {node.op.name}"

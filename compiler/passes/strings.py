@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 
 from compiler.errors import CompileError, Problems
-from compiler.passes.legalize import expand, refusal
+from compiler.passes.legalize import ReportedError, expand, refusal
 from compiler.pipeline import graph_pass
 from ir import cells
 from ir import types as t
 from ir.build import Builder
 from ir.dims import Size, decide_le, maximum, names, symbol
+from ir.fresh import FreshSizes
 from ir.graph import Graph, Node, Value
 from ir.op import OpError
 from ir.ops.control import If_, Loop
 from ir.ops.movement import wider
+from ir.rewrite import nested_graphs, take_place
 from ir.types import TensorType, Type
 
 _ATTEMPTS = 3
@@ -29,10 +31,10 @@ _ATTEMPTS = 3
 def strings(graph: Graph) -> None:
     """Makes cells of all strings. Raises Problems with the reasons for ops that have no form on cells."""
     refused: list[CompileError] = []
-    taken = _sizes_in(graph)
+    fresh = FreshSizes(graph)
     holds = {f"input {v.name}" for v in graph.inputs if _is_string(v.type)}
     holds |= {f"output {n}" for n, v in zip(graph.output_names, graph.outputs) if _is_string(v.type)}
-    widths = {value: _fresh(f"{value.name}_bytes", taken) for value in graph.inputs if _is_string(value.type)}
+    widths = {value: fresh(f"{value.name}_bytes") for value in graph.inputs if _is_string(value.type)}
     _Rewriting(graph, refused).run(widths)
     if refused:
         raise Problems(refused)
@@ -45,23 +47,8 @@ def _is_string(type_: Type) -> bool:
 
 def _makes_strings(node: Node) -> bool:
     """Whether a result of the node, or a value inside of it, is a string."""
-    graphs = [value for value in node.op.attributes().values() if isinstance(value, Graph)]
-    inner = (_makes_strings(each) for graph in graphs for each in graph.nodes())
+    inner = (_makes_strings(each) for graph in nested_graphs(node) for each in graph.nodes())
     return any(_is_string(v.type) for v in node.outputs) or any(inner)
-
-
-def _sizes_in(graph: Graph) -> set[str]:
-    values = [*graph.inputs, *(value for node in graph.nodes() for value in node.outputs)]
-    return {n for v in values if isinstance(v.type, TensorType) for size in v.shape for n in names(size)}
-
-
-def _fresh(hint: str, taken: set[str]) -> Size:
-    name, count = hint, 1
-    while name in taken:
-        count += 1
-        name = f"{hint}{count}"
-    taken.add(name)
-    return symbol(name)
 
 
 class _Rewriting:
@@ -83,6 +70,8 @@ class _Rewriting:
                 continue
             try:
                 self._node(node)
+            except ReportedError:
+                self._give_up(node)
             except (OpError, ValueError) as error:
                 self.refused.append(refusal(node, str(error)))
                 self._give_up(node)
@@ -110,7 +99,7 @@ class _Rewriting:
             blob = node.output.blob
             assert blob is not None
             made = b.const(cells.encode(blob.array()))
-        elif any(isinstance(value, Graph) for value in node.op.attributes().values()):
+        elif nested_graphs(node):
             made = self._control(b, node)
         elif type(node.op).has("on_cells"):
             with b:
@@ -124,15 +113,13 @@ class _Rewriting:
 
     def _put(self, old: Value, new: Value) -> None:
         """Makes users of `old` use `new`, which has its name and, but for cells, its type."""
-        is_string, name = _is_string(old.type), old.name
+        is_string = _is_string(old.type)
         shape = new.shape[:-1] if is_string else new.shape
         if len(shape) != old.rank or (not is_string and new.dtype != old.dtype):
-            raise OpError(f"%{name} is {old.type}, and on cells {new.type}: on_cells is wrong")
-        self.graph.replace(old, new)
+            raise OpError(f"%{old.name} is {old.type}, and on cells {new.type}: on_cells is wrong")
+        take_place(self.graph, old, new)
         if is_string:
             self.cells.add(new)
-        if new.node is not None and old.node is not None and new.name.isdigit():
-            self.graph.rename(new, name)
 
     def _control(self, b: Builder, node: Node) -> tuple[Value, ...]:
         match node.op:
@@ -183,7 +170,7 @@ class _Rewriting:
                     widths[i] = symbol(f"{prefix}{i - 2}.bytes")
         if refused:
             self.refused.extend(refused)
-            raise OpError("its body has no form without strings")
+            raise ReportedError
         for i in after:
             _widen_output(body, i - 1, widths[i])
             operands[i] = wider(b, operands[i], widths[i])

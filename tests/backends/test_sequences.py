@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 import compiler
 from compiler import observe as see
 from compiler.errors import CompileError, UsageError
+from compiler.onnx_backend import prepare, run_model
 from ir.evaluate import evaluate_graph
 from tests.backends.test_run_time_sizes import info, loop, model
 
@@ -264,3 +265,117 @@ def test_elements_of_one_declared_size(tmp_path: Path) -> None:
     agree(together, tmp_path / "sum", {"s": [f32(3), f32(3)]})
     with pytest.raises(CompileError, match="dimension"):
         compiler.compile(together, out=tmp_path / "less").load().run({"s": [f32(1), f32(3)]})
+
+
+def either(kind: int, given: list[Any], other: list[Any], op: str = "Identity") -> Any:
+    """What is in the optional `o`, else what `op` makes of `x`."""
+    then = helper.make_graph([helper.make_node("OptionalGetElement", ["o"], ["taken"])], "then", [],
+                             [info("taken", given, kind)])  # fmt: skip
+    orelse = helper.make_graph([helper.make_node(op, ["x"], ["made"])], "else", [], [info("made", other, kind)])
+    nodes = [
+        helper.make_node("OptionalHasElement", ["o"], ["there"]),
+        helper.make_node("If", ["there"], ["y"], then_branch=then, else_branch=orelse),
+    ]
+    inputs = [optional("o", info("", given, kind)), info("x", other, kind)]
+    return model(nodes, inputs, [info("y", [None] * len(other), kind)], opset=18)
+
+
+@pytest.mark.parametrize(("given", "other"), [([3], [3]), (["N"], ["N"]), (["M"], ["N"]), ([2, "N"], [2, "N"])])
+def test_an_optional_may_be_absent(given: list[Any], other: list[Any], tmp_path: Path) -> None:
+    """Nothing was taken for an array of size 0, which contradicted sizes that are fixed, and those of other inputs."""
+    x = f32(*(size if isinstance(size, int) else 3 for size in other))
+    proto = either(TensorProto.FLOAT, given, other, "Abs")
+    agree(proto, tmp_path, {"o": None, "x": x}, {"o": x + 1, "x": x})
+
+
+def test_an_absent_optional_keeps_bounds(tmp_path: Path) -> None:
+    proto = either(TensorProto.FLOAT, ["M"], ["N"], "Abs")
+    agree(proto, tmp_path, {"o": None, "x": f32(3)}, {"o": f32(2), "x": f32(3)}, dims={"M": (2, 5)})
+
+
+def test_an_absent_optional_keeps_what_sizes_must_be(tmp_path: Path) -> None:
+    """A branch that is not taken demands that the size of nothing is that of x, or 1."""
+    sum_ = [helper.make_node("OptionalGetElement", ["o"], ["taken"]), helper.make_node("Add", ["taken", "x"], ["sum"])]
+    then = helper.make_graph(sum_, "then", [], [info("sum", [None])])
+    orelse = helper.make_graph([helper.make_node("Abs", ["x"], ["made"])], "else", [], [info("made", ["N"])])
+    nodes = [
+        helper.make_node("OptionalHasElement", ["o"], ["there"]),
+        helper.make_node("If", ["there"], ["y"], then_branch=then, else_branch=orelse),
+    ]
+    proto = model(nodes, [optional("o", info("", ["M"])), info("x", ["N"])], [info("y", [None])], opset=18)
+    agree(proto, tmp_path, {"o": None, "x": f32(3)}, {"o": f32(3), "x": f32(3)})
+
+
+def test_an_optional_of_strings(tmp_path: Path) -> None:
+    """That it was an optional was forgotten over its being of strings."""
+    words = np.array(["ab", "c", ""], object)
+    proto = either(TensorProto.STRING, ["N"], ["N"])
+    agree(proto, tmp_path, {"o": None, "x": words}, {"o": words[::-1], "x": words})
+    manifest = compiler.Artifact(tmp_path / "net").manifest
+    assert manifest["kinds"]["input o"] == ["optional", ["tensor", "string", ["N"], "o.value"], "o.present"]
+
+
+def test_an_absent_sequence(tmp_path: Path) -> None:
+    nodes = [helper.make_node("OptionalHasElement", ["o"], ["there"]), helper.make_node("Identity", ["o"], ["p"])]
+    inner = sequence("", [2, "k"])
+    proto = model(nodes, [optional("o", inner)], [info("there", [], TensorProto.BOOL), optional("p", inner)], opset=18)
+    agree(proto, tmp_path, {"o": None}, {"o": []}, {"o": [f32(2, 3), f32(2, 1)]})
+
+
+def test_names_of_tensors_and_dims_are_not_those_of_the_model(tmp_path: Path) -> None:
+    """A tensor `s.sizes` beside a sequence `s` was taken for its sizes, and a dim `s_items` for how many there are."""
+    nodes = [
+        helper.make_node("Identity", ["s"], ["t"]),
+        helper.make_node("Abs", ["s.sizes"], ["t.count"]),
+        helper.make_node("Abs", ["s_items"], ["s.elements"]),
+        helper.make_node("Identity", ["w"], ["v"]),
+    ]
+    inputs = [sequence("s", [2, "k"]), info("s.sizes", ["s_room"]), info("s_items", ["s_items", "w_bytes"]),
+              info("w", ["n"], TensorProto.STRING)]  # fmt: skip
+    outputs = [sequence("t", [2, "k"]), info("t.count", ["s_room"]), info("s.elements", ["s_items", "w_bytes"]),
+               info("v", ["n"], TensorProto.STRING)]  # fmt: skip
+    words = np.array(["a", "bcd"], object)
+    feeds = {"s": [f32(2, 3)] * 5, "s.sizes": f32(4), "s_items": f32(7, 1), "w": words}
+    agree(model(nodes, inputs, outputs), tmp_path, feeds, {**feeds, "s": []})
+    manifest = compiler.Artifact(tmp_path / "net").manifest
+    assert manifest["kinds"]["input s"] == ["sequence", "f32", ["2", "k"], ["s.sizes.1", "s.elements.1"]]
+    assert manifest["kinds"]["output t"][3] == ["t.count.1", "t.sizes", "t.elements"]
+    names = [port["name"] for port in (*manifest["inputs"], *manifest["outputs"])]
+    assert {"s.sizes.1", "s.elements.1", "t.count.1"} <= set(names) and len(set(names)) == len(names)
+    assert {"s_items2", "s_room2", "w_bytes2"} <= {dim["name"] for dim in manifest["dims"]}
+
+
+@pytest.mark.parametrize("device", ["CPU", "REFERENCE"])
+def test_elements_are_of_the_declared_type(device: str) -> None:
+    """They were of any shape of no more axes than declared; what then failed did not name the input."""
+    nodes = [helper.make_node("SequenceAt", ["s", "i"], ["y"])]
+    proto = model(nodes, [sequence("s", [2, "k"]), info("i", [], TensorProto.INT64)], [info("y", [2, None])])
+    prepared, first = prepare(proto, device), np.array(0)
+    assert prepared.run([[f32(2, 5), f32(2, 3)], first])[0].shape == (2, 5)
+    wrong: dict[str, Any] = {
+        "'s', element 1, has shape [3, 2]; the model takes f32[2,k]": [f32(2, 3), f32(3, 2)],
+        "'s', element 0, has shape [6]; the model takes f32[2,k]": [f32(6)],
+        "'s', element 0, is float64; the model takes float32": [np.zeros((2, 3))],
+        "'s' is no list; the model takes a list of arrays": f32(2, 2, 3),
+    }
+    for message, value in wrong.items():
+        with pytest.raises(UsageError) as caught:
+            prepared.run([value, first])
+        assert f"input {message}" in caught.value.message
+
+
+@pytest.mark.parametrize("device", ["CPU", "REFERENCE"])
+def test_values_of_optionals_are_of_the_declared_type(device: str) -> None:
+    proto = either(TensorProto.FLOAT, [3], [3])
+    for message, value in {"is float64": np.zeros(3), "has shape": f32(3, 1)}.items():
+        with pytest.raises(UsageError, match=f"input 'o' {message}"):
+            run_model(proto, [value, f32(3)], device)
+
+
+@pytest.mark.parametrize("device", ["CPU", "REFERENCE"])
+def test_a_position_that_is_not_there(device: str) -> None:
+    """The interpreter's own error came through where a CompileError is promised."""
+    nodes = [helper.make_node("SequenceAt", ["s", "i"], ["y"])]
+    proto = model(nodes, [sequence("s", ["k"]), info("i", [], TensorProto.INT64)], [info("y", [None])])
+    with pytest.raises(CompileError, match=r"sequence_at|dimension"):
+        run_model(proto, [[f32(2)], np.array(1)], device)
