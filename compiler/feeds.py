@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from compiler.archive import gather
 from compiler.errors import UsageError
+from ir import kinds
 from ir.dims import Dim, Size, evaluate, names, parse_dim
 from ir.graph import Graph
-from ir.types import DTYPES, TensorType, Type
+from ir.types import DTYPES, OptionalType, SequenceType, TensorType, Type
 
 _SIZE = 3
 """Sizes of symbolic dims start here where nothing says otherwise: small, and not 1, which broadcasts."""
@@ -36,19 +38,29 @@ class Signature:
 
     @staticmethod
     def of_manifest(manifest: Mapping[str, Any]) -> Signature:
-        """The signature in the manifest of an artifact."""
+        """The signature in the manifest of an artifact, as callers see it. Raises UsageError for an input that has no
+        kind there and is no tensor."""
+        several = kinds.several(manifest.get("kinds", {}), "input")
+        labels = {name: label for label, kind in several.items() for name in kinds.tensor_names(kind, label)}
+        inputs: dict[str, Type] = {}
+        for port in manifest["inputs"]:
+            label = str(labels.get(port["name"], port["name"]))
+            inputs[label] = kinds.type_of(several[label]) if label in several else port_type(port, manifest)
         return Signature(
-            {port["name"]: port_type(port, manifest) for port in manifest["inputs"]},
+            inputs,
             {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]},
             [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])],
         )
 
 
 def port_type(port: Mapping[str, Any], manifest: Mapping[str, Any]) -> TensorType:
-    """The type of an input or output in a manifest, as callers see it: strings, where it holds them as cells."""
+    """The type of a tensor in a manifest, as callers see it: strings, where it holds them as cells. Raises UsageError
+    for what is no tensor."""
+    if "dtype" not in port:
+        raise UsageError("E0211", f"'{port['name']}' is {port['type']}, which can be given from Python only")
     type_ = TensorType(DTYPES[port["dtype"]], tuple(parse_dim(str(size)) for size in port["shape"]))
-    kinds = manifest.get("kinds", {})
-    is_text = ["strings"] in [kinds.get(f"{way} {port['name']}") for way in ("input", "output")]
+    filed = manifest.get("kinds", {})
+    is_text = ["strings"] in [filed.get(f"{way} {port['name']}") for way in ("input", "output")]
     return TensorType(DTYPES["string"], type_.shape[:-1]) if is_text else type_
 
 
@@ -102,7 +114,7 @@ def random_feeds(signature: Signature, seed: int = 0, sizes: Mapping[str, int] |
             raise UsageError(
                 "E0211",
                 f"input '{name}' is {type_}; random inputs are made for tensors only",
-                help="give it with --inputs",
+                help=f"give it with --inputs FILE.npz{_entries(name, type_)}",
             )
         feeds[name] = random_array(
             type_, tuple(evaluate(s, chosen) if isinstance(s, Dim) else s for s in type_.shape), rng
@@ -161,35 +173,60 @@ def _load(path: str | Path) -> Any:
         raise UsageError("E0212", f"cannot be read: {error}", file=str(path)) from error
 
 
-def fit_feeds(signature: Signature, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fit_feeds(signature: Signature, feeds: Mapping[str, Any]) -> dict[str, Any]:
     """`feeds` for every input, in the model's order. Element types that .npy files cannot name are taken as bytes.
 
-    Raises UsageError for a missing or unknown input, a wrong element type or rank.
+    Sequences may be as in an .npz file (`compiler.archive`); an optional that is left out is absent. Raises UsageError
+    for a missing or unknown input, a wrong element type or rank.
     """
-    for name in feeds:
+    given = gather(feeds, {name: _is_sequence(type_) for name, type_ in signature.inputs.items()})
+    for name in given:
         if name not in signature.inputs:
             close = difflib.get_close_matches(name, signature.inputs, 1)
             hint = f"did you mean '{close[0]}'?" if close else f"its inputs: {', '.join(signature.inputs) or 'none'}"
             raise UsageError("E0208", f"the model has no input '{name}'", help=hint)
     fitted = {}
     for name, type_ in signature.inputs.items():
-        if name not in feeds:
-            raise UsageError("E0208", f"input '{name}' is missing", help=f"it is {type_}")
-        fitted[name] = _fit(name, type_, feeds[name])
+        if name not in given and not isinstance(type_, OptionalType):
+            raise UsageError("E0208", f"input '{name}' is missing", help=f"it is {type_}{_entries(name, type_)}")
+        fitted[name] = _fit(name, type_, given.get(name))
     return fitted
 
 
+def _is_sequence(type_: Type) -> bool:
+    return isinstance(type_.element if isinstance(type_, OptionalType) else type_, SequenceType)
+
+
+def _entries(name: str, type_: Type) -> str:
+    """How a sequence is given in a file."""
+    return f": its elements as {name}.0, {name}.1 ..." if _is_sequence(type_) else ""
+
+
 def _fit(name: str, type_: Type, given: Any) -> Any:
+    """A value of an input as the model takes it."""
+    if isinstance(type_, OptionalType):
+        return None if given is None else _fit(name, type_.element, given)
+    if isinstance(type_, SequenceType):
+        if isinstance(type_.element, TensorType) and isinstance(given, list):
+            given = [_typed(type_.element, item) for item in given]
+        try:
+            kinds.check(name, type_, given)
+        except ValueError as error:
+            raise UsageError("E0209", f"input {error}") from error
+        return given
     if not isinstance(type_, TensorType):
         return given
-    array = np.asarray(given)
-    wanted = type_.dtype.numpy
-    if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
-        array = array.view(wanted)
-    if array.dtype.kind in "UST" and type_.dtype.kind == "string":
-        array = array.astype(object)
-    if array.dtype != wanted:
-        raise UsageError("E0209", f"input '{name}' is {array.dtype}; the model takes {wanted}")
+    array = _typed(type_, given)
+    if array.dtype != type_.dtype.numpy:
+        raise UsageError("E0209", f"input '{name}' is {array.dtype}; the model takes {type_.dtype.numpy}")
     if array.ndim != type_.rank:
         raise UsageError("E0209", f"input '{name}' has shape {list(array.shape)}; the model takes {type_}")
     return array
+
+
+def _typed(type_: TensorType, given: Any) -> np.ndarray:
+    """An array whose element type an .npy file could not name, with that type."""
+    array = np.asarray(given)
+    if array.dtype.kind == "V" and array.dtype.itemsize == type_.dtype.itemsize:
+        return array.view(type_.dtype.numpy)
+    return array.astype(object) if array.dtype.kind in "UST" and type_.dtype.kind == "string" else array

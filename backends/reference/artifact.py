@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from backends.reference.graph import run_graph
-from compiler.errors import CompileError, ModelError, UsageError
+from compiler.errors import EXIT_INTERNAL, CompileError, ModelError, UsageError
 from ir.blob import ArrayBlob, Blob, write_blob
 from ir.dims import dim_text
 from ir.evaluate import EvaluationError
 from ir.graph import Graph
+from ir.kinds import kind_of
 from ir.parse import ParseError, parse_graph
 from ir.text import graph_blobs, graph_text
 from ir.types import DTYPES, TensorType, Type
@@ -68,6 +70,7 @@ def _manifest(graph: Graph, weights: list[dict[str, Any]], files: list[str]) -> 
         "equal_dims": [[dim_text(a), dim_text(b)] for a, b in graph.equal_dims],
         "inputs": [_port(value.name, value.type) for value in graph.inputs],
         "outputs": [_port(name, type_) for name, type_ in named.items()],
+        "kinds": _kinds(graph),
         "weights": {
             "file": WEIGHTS_FILE,
             "bytes": sum(blob.nbytes for blob in graph_blobs(graph).values() if blob.dtype.kind != "string"),
@@ -81,6 +84,16 @@ def _port(name: str, type_: Type) -> dict[str, Any]:
     if not isinstance(type_, TensorType):
         return {"name": name, "type": str(type_)}
     return {"name": name, "dtype": type_.dtype.name, "shape": [dim_text(size) for size in type_.shape]}
+
+
+def _kinds(graph: Graph) -> dict[str, list[Any]]:
+    """The kinds of those inputs that are sequences or optionals of tensors."""
+    found = {}
+    for value in graph.inputs:
+        if not isinstance(value.type, TensorType):
+            with suppress(TypeError):
+                found[f"input {value.name}"] = kind_of(value.type)
+    return found
 
 
 class ReferenceModel:
@@ -105,7 +118,7 @@ class ReferenceModel:
         except ValueError as error:
             raise UsageError("E0209", str(error)) from error
         except EvaluationError as error:
-            raise CompileError("E0502", str(error), exit_code=70) from error
+            raise CompileError("E0502", str(error), exit_code=EXIT_INTERNAL) from error
 
 
 def _blob(entry: Mapping[str, Any], data: np.ndarray) -> Blob:

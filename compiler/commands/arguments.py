@@ -14,8 +14,6 @@ import typer
 from compiler.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from compiler.artifact import Artifact
     from compiler.commands.console import Console
     from compiler.driver import Model
@@ -120,7 +118,7 @@ def gather_feeds(
     single: Sequence[str] | None,
     seed: int,
     sizes: dict[str, int],
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """The inputs given in files, or random ones (which a line on stderr says). Raises UsageError."""
     from compiler.feeds import fit_feeds, random_feeds, read_npy, read_npz
 

@@ -35,7 +35,7 @@ def _artifact(folder: Path) -> dict[str, Any]:
 
     manifest = Artifact(folder).manifest
     ports = {
-        side: [_port(p["name"], f"{p['dtype']}[{','.join(p['shape'])}]") for p in manifest[side]]
+        side: [_port(p["name"], p.get("type") or f"{p['dtype']}[{','.join(p['shape'])}]") for p in manifest[side]]
         for side in ("inputs", "outputs")
     }
     record: dict[str, Any] = {"name": manifest["name"], "kind": "artifact", **ports}

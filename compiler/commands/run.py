@@ -48,16 +48,18 @@ def run(
     """Run a compiled model, or compile one and run it."""
     import numpy as np
 
+    from compiler.archive import spread
+
     options = target_options(threads, march, opt_level)
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         feeds = gather_feeds(console, opened.signature, inputs, single, seed, opened.sizes)
         loaded = load_artifact(console, opened.artifact, threads)
         with console.stage("run"):
-            results = loaded.run(feeds)
+            results = spread(loaded.run(feeds))
     if out is not None:
         with out.open("wb") as file:
-            plain = {name: array.astype(np.str_) if array.dtype == object else array for name, array in results.items()}
+            plain: dict[str, Any] = {n: a.astype(np.str_) if a.dtype == object else a for n, a in results.items()}
             np.savez(file, **plain)  # arrays of objects would be pickled, and not read back
         console.log(f"{len(results)} outputs written to {out}")
     record = {name: _described(array) for name, array in results.items()}

@@ -119,6 +119,7 @@ def _outputs(
     outputs: Path | None,
     tolerance: Tolerance,
 ) -> list[Comparison]:
+    from compiler.archive import gather
     from compiler.feeds import read_npz
     from compiler.verify import compare_outputs, reference_outputs
 
@@ -126,7 +127,8 @@ def _outputs(
     with console.stage("run"):
         actual = loaded.run(feeds)
     if outputs is not None:
-        return compare_outputs(actual, read_npz(outputs), tolerance)
+        are_sequences = {name: isinstance(value, list) for name, value in actual.items()}
+        return compare_outputs(actual, gather(read_npz(outputs), are_sequences), tolerance)
     assert model is not None  # `_model_of` refused otherwise
     with console.stage(f"reference ({against})"):
         expected = reference_outputs(against, model, feeds)
