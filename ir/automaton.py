@@ -27,6 +27,7 @@ class Automaton:
     accepts: np.ndarray
 
     def matches(self, data: bytes) -> bool:
+        """Whether the automaton accepts all of `data`."""
         state = 0
         for byte in data:
             state = self.table[state, self.classes[byte]]

@@ -165,6 +165,6 @@ def _named(size: Size, sizes: Mapping[str, int]) -> str:
 
 
 __all__ = [
-    "Pair", "broken_demand", "demanded_limit", "equal_or_one", "is_implied", "may_stretch", "not_negative",
-    "resolve", "told_late", "unequal",
+    "Pair", "broken_demand", "demanded_limit", "equal_or_one", "is_implied", "limits_in_force", "may_stretch",
+    "not_negative", "resolve", "told_late", "unequal",
 ]  # fmt: skip

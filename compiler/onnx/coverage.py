@@ -59,6 +59,7 @@ class Operator:
         return "; ".join(found)
 
     def to_json(self) -> dict[str, Any]:
+        """As a JSON object: what `sesame ops --format json` prints of it."""
         return {
             "domain": self.domain, "name": self.name, "since": list(self.since), "inputs": list(self.inputs),
             "attributes": list(self.attributes), "types": self.findings.get("types"),

@@ -117,6 +117,7 @@ class Scope:
         return found
 
     def run_nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        """Imports nodes in order. What is wrong with one is noted, and the others are imported all the same."""
         for index, node in enumerate(nodes):
             self.importer.tick()
             try:
@@ -143,6 +144,7 @@ class Scope:
         return NodeRef(node.name or f"{node.op_type}_{index}", node.op_type, domain, opset, index, self.path)
 
     def fail(self, node: onnx.NodeProto) -> None:
+        """Notes of the results of a node that there are none: what uses them fails without an error of its own."""
         for name in node.output:
             self.values[name] = None
 
@@ -207,6 +209,8 @@ class Scope:
         return value
 
     def import_node(self, index: int, node: onnx.NodeProto) -> None:
+        """Inserts what a node becomes, and binds its results. Raises CompileError where it cannot be imported, and
+        Failed where a node before it could not."""
         ref = self.reference(index, node)
         domain, opset = ref.domain, ref.opset
         function = self.importer.functions.find(domain, node.op_type, node.overload)
@@ -253,6 +257,8 @@ class Scope:
         return tuple(sorted({n for name in told for n in inputs_behind(self, self.importer.tellers[name])}))
 
     def bind(self, node: onnx.NodeProto, ref: NodeRef, outputs: Sequence[Value | None], last: Node | None) -> None:
+        """Gives the results of a node their names. Raises CompileError for a name that is taken, and for a result that
+        is not supported."""
         for position, name in enumerate(node.output):
             value = outputs[position] if position < len(outputs) else None
             if not name:
@@ -319,6 +325,7 @@ class Scope:
         self.call_function(function, node, ref)
 
     def unsupported(self, node: onnx.NodeProto, ref: NodeRef) -> UnsupportedError:
+        """The error for an operator that has no importer, with the reason where there is one."""
         where = f" (opset {ref.opset})" if ref.opset else ": its domain has no opset in this model"
         message = f"operator {ref.domain or 'ai.onnx'}::{node.op_type} is not supported{where}"
         reason = registry.reason_against(ref.domain, node.op_type)
