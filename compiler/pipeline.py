@@ -34,12 +34,16 @@ ORDER: list[tuple[str, str, str]] = [
     ("sequences", "legalize", "ops on sequences are refused where there are none; on tensors they are other ops"),
     ("strings", "legalize", "ops on strings are refused where there are no strings; on cells they are other ops"),
     ("legalize", "fuse", "only ops that the backend accepts have the element rules that fusion composes"),
+    ("layout", "winograd", "it is the channels-last form of convolutions that is rewritten"),
+    ("winograd", "fuse", "what follows a convolution is computed as its results are stored"),
     ("fuse", "lower", "lowering makes one kernel of each node"),
     ("legalize", "lower", "a node is lowered by its element rule or kernel; composites have neither"),
     ("lower", "tile", "tiling rewrites kernels"),
     ("reuse", "tile", "a tile may compute a row twice, which an update in place must not; tile sees which kernels are"),
     ("reuse", "memory", "a result that takes the place of an operand needs no place of its own"),
     ("lower", "memory", "memory is planned for the buffers of a program"),
+    ("interleave", "tile", "the products of a block are tiled, not those of all blocks"),
+    ("interleave", "memory", "buffers that hold one block need no place for the others"),
     ("tile", "memory", "tiling may add buffers for packed operands"),
 ]
 """(earlier, later, reason): checked when a pipeline that has both is built."""

@@ -112,6 +112,11 @@ class Op:
     operands of the op are as many i64 scalars that hold their values; a composite counts them in its `expand`."""
     may_refuse: ClassVar[bool] = False
     """Whether a negative value of a size that the op defines says that generated code does not read such data."""
+    stores_once: ClassVar[bool] = False
+    """The `kernel` stores each element of its one output once and does not read it, so that what follows from an
+    element can be computed as it is stored."""
+    blocked: ClassVar[int] = 0
+    """How many of the first axes of the result count blocks, each of which is best used up before the next is made."""
     limited_by: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold limits of what the op defines: nothing is computed with them."""
     examples: ClassVar[list[Example]] = []

@@ -39,6 +39,8 @@ class ProgramBuffer:
     base: str | None = None
     slot: int = -1
     offset: int = 0
+    blocked: int = 0
+    """How many of the first axes count blocks, each of which is best used up before the next is made."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Bind:
 @dataclass(frozen=True)
 class Repeat:
     """Runs `body` while the bool in buffer `going` holds (None: always), at most as often as the i64 in buffer `trip`
-    says (None: without end). The symbol `step` counts from 0, and keeps the number of steps done.
+    says and `times` (None: without end). The symbol `step` counts from 0, and keeps the number of steps done.
 
     `equal` are sizes that must be equal in each step.
     """
@@ -110,6 +112,7 @@ class Repeat:
     body: tuple[Step, ...]
     sources: tuple[str, ...] = ()
     equal: tuple[tuple[Size, Size], ...] = ()
+    times: Size | None = None
 
 
 Step: TypeAlias = Call | Branch | Bind | Repeat
@@ -222,8 +225,9 @@ class Program:
                     yield from (size for pair in (*step.equal_then, *step.equal_orelse) for size in pair)
                 case Bind(pairs=pairs):
                     yield from (size for pair in pairs for size in pair if not isinstance(size, str))
-                case Repeat(step=name, equal=equal):
+                case Repeat(step=name, equal=equal, times=times):
                     yield symbol(name)
+                    yield from () if times is None else (times,)
                     yield from (size for pair in equal for size in pair)
 
     def capacity(self, type_: TensorType) -> Size:

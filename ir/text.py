@@ -310,6 +310,7 @@ def _step_lines(steps: Iterable[Step], indent: str) -> list[str]:
                 lines.append(f"{indent}{word} {', '.join(filter(None, (pairs, copies)))}{_sources(step.sources)}")
             case Repeat():
                 trip = "" if step.trip is None else f" in 0..%{value_name(step.trip)}"
+                trip += "" if step.times is None else f" in 0..{dim_text(step.times)}"
                 going = "" if step.going is None else f" while %{value_name(step.going)}"
                 lines.append(f"{indent}for {quote_name(step.step)}{trip}{going} {{{_sources(step.sources)}")
                 lines += [*_arm_lines(step.body, step.equal, indent + "  "), indent + "}"]

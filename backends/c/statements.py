@@ -162,6 +162,8 @@ class Statements:
             return
         if stmt.mark == "unroll" and isinstance(stmt.extent, int) and 1 < stmt.extent <= _UNROLL_AT_MOST:
             self.out.line(f"SESAME_UNROLL({stmt.extent})")
+        elif stmt.mark == "vector":
+            self.out.line("SESAME_LANES")
         with self.loop(stmt):
             self.block(stmt.body)
 

@@ -146,11 +146,13 @@ class Steps:
     def _repeat(self, step: Repeat) -> None:
         counter = self.size(symbol(step.step))
         limit = self.model.program.limits[step.step]
-        conditions = [] if step.trip is None else [f"{counter} < *{self._pointer(step.trip)}"]
+        conditions = [] if step.times is None else [f"{counter} < {self.size(step.times)}"]
+        conditions += [] if step.trip is None else [f"{counter} < *{self._pointer(step.trip)}"]
         conditions += [] if step.going is None else [f"*{self._pointer(step.going)} != 0"]
         with self.out.block(f"for ({counter} = 0; {' && '.join(conditions)}; {counter}++)"):
             most = self.size(limit)
-            self.out.line(f"if ({counter} >= {most}) return {status(self.model, 'ERROR_LIMIT')};")
+            if step.times is None:
+                self.out.line(f"if ({counter} >= {most}) return {status(self.model, 'ERROR_LIMIT')};")
             self.known.add(step.step)
             with self._demanding(step.equal, step.body):
                 self.write(step.body)

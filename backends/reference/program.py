@@ -129,12 +129,19 @@ class _Machine:
     def repeat(self, step: Repeat) -> None:
         self.set(step.step, 0)
         self.known.add(step.step)
-        while (step.trip is None or self.sizes[step.step] < int(self.array(step.trip).item())) and (
-            step.going is None or bool(self.array(step.going).item())
-        ):
+        while self.goes_on(step):
             with self.demanding(step.equal):
                 self.run(step.body)
             self.set(step.step, self.within_limit(step.step, self.sizes[step.step] + 1))
+
+    def goes_on(self, step: Repeat) -> bool:
+        """Whether a loop has another step."""
+        done = self.sizes[step.step]
+        if step.times is not None and done >= evaluate(step.times, self.sizes):
+            return False
+        if step.trip is not None and done >= int(self.array(step.trip).item()):
+            return False
+        return step.going is None or bool(self.array(step.going).item())
 
     def call(self, call: Call) -> None:
         values = dict(zip(call.kernel.sizes, (evaluate(size, self.sizes) for size in call.sizes)))

@@ -30,6 +30,10 @@ March = Annotated[str | None, typer.Option("--march", help="Processor the code i
 OptLevel = Annotated[
     str | None, typer.Option("-O", metavar="LEVEL", help="How the C compiler optimises: 0, 1, 2, 3, s.")
 ]
+Winograd = Annotated[
+    bool | None,
+    typer.Option("--winograd/--no-winograd", help="Whether convolutions may be done by Winograd's filtering."),
+]
 InputOption = Annotated[
     list[str] | None, typer.Option("--input", metavar="NAME=FILE.npy", help="An input; may be repeated.")
 ]
@@ -59,7 +63,7 @@ def parse_dims(texts: Sequence[str] | None) -> dict[str, int | tuple[int, int | 
 
 
 def target_options(
-    threads: int | None = None, march: str | None = None, opt: str | None = None, **more: str | None
+    threads: int | None = None, march: str | None = None, opt: str | None = None, **more: str | bool | None
 ) -> dict[str, Any]:
     """Options of the target that were given."""
     given: dict[str, Any] = {"threads": threads, "march": march, "opt": None if opt is None else f"-O{opt}", **more}

@@ -16,6 +16,7 @@ from compiler.commands.arguments import (
     Seed,
     Subject,
     Target,
+    Winograd,
     gather_feeds,
     open_subject,
     scratch_folder,
@@ -46,6 +47,7 @@ def bench(
     dim: DimOption = None,
     march: March = None,
     opt_level: OptLevel = None,
+    winograd: Winograd = None,
 ) -> int:
     """Time a compiled model, after its outputs were compared; status 1 where they differ."""
     from compiler import bench as measure
@@ -53,7 +55,9 @@ def bench(
     if against not in (None, "onnxruntime", "ort"):
         raise UsageError("E0214", f"cannot bench against '{against}'", help="--against onnxruntime")
     with scratch_folder() as scratch:
-        opened = open_subject(console, subject, target, dim, target_options(threads, march, opt_level), Path(scratch))
+        opened = open_subject(
+            console, subject, target, dim, target_options(threads, march, opt_level, winograd=winograd), Path(scratch)
+        )
         source = subject if opened.model is not None else model
         if against is not None and source is None:
             raise UsageError(

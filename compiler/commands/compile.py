@@ -15,6 +15,7 @@ from compiler.commands.arguments import (
     OptLevel,
     Target,
     Threads,
+    Winograd,
     parse_dims,
     target_options,
 )
@@ -37,6 +38,7 @@ def compile_model(
     threads: Threads = None,
     march: March = None,
     opt_level: OptLevel = None,
+    winograd: Winograd = None,
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="file|embed", help="Where the weights go.")
     ] = None,
@@ -64,7 +66,7 @@ def compile_model(
     from compiler.backend import find_backend
     from compiler.driver import compile, load
 
-    options = target_options(threads, march, opt_level, weights=weights)
+    options = target_options(threads, march, opt_level, winograd=winograd, weights=weights)
     folder = Path(f"{model.stem}.sesame") if out is None else out
     pipeline = choose_pipeline(find_backend(target, **options), passes, disable_pass or [])
     watch = observers(pipeline, print_after or [], time_passes)

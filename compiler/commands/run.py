@@ -17,6 +17,7 @@ from compiler.commands.arguments import (
     Subject,
     Target,
     Threads,
+    Winograd,
     gather_feeds,
     load_artifact,
     open_subject,
@@ -44,13 +45,14 @@ def run(
     threads: Threads = None,
     march: March = None,
     opt_level: OptLevel = None,
+    winograd: Winograd = None,
 ) -> None:
     """Run a compiled model, or compile one and run it."""
     import numpy as np
 
     from compiler.archive import spread
 
-    options = target_options(threads, march, opt_level)
+    options = target_options(threads, march, opt_level, winograd=winograd)
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         feeds = gather_feeds(console, opened.signature, inputs, single, seed, opened.sizes)

@@ -18,6 +18,7 @@ from compiler.commands.arguments import (
     Subject,
     Target,
     Threads,
+    Winograd,
     gather_feeds,
     load_artifact,
     open_subject,
@@ -55,6 +56,7 @@ def verify(
     threads: Threads = None,
     march: March = None,
     opt_level: OptLevel = None,
+    winograd: Winograd = None,
     per_node: Annotated[
         bool,
         typer.Option("--per-node/--no-per-node", help="Compare every value of the optimised graph with ONNX Runtime."),
@@ -75,7 +77,9 @@ def verify(
     tolerance = Tolerance(rtol, atol, ulp, cosine)
     if (against == "data") != (outputs is not None):
         raise UsageError("E0213", "--against data and --outputs go together")
-    options = target_options(threads, march, opt_level, sanitize="address+undefined" if sanitize else None)
+    options = target_options(
+        threads, march, opt_level, winograd=winograd, sanitize="address+undefined" if sanitize else None
+    )
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         reference = opened.model or _model_of(opened, model, against, dim)

@@ -94,6 +94,8 @@ def is_elementwise(node: Node) -> bool:
 
 def shape_of(node: Node) -> Shape:
     """Looks at the element rule of a node."""
+    if type(node.op).stores_once:
+        return Shape("contraction", 0)
     if not has_element(node):
         return Shape("opaque", 0)
     expr, reads = probe(node)
@@ -347,7 +349,8 @@ def _in_order(group: Group) -> list[Node]:
 def _replace(graph: Graph, group: Group) -> None:
     body, operands = _body(group)
     body.bounds, body.limits = graph.bounds, graph.limits
-    fused: Op = OPS["fused"](body=body)  # type: ignore[call-arg]
+    has_kernel = group.core is not None and type(group.core.op).has("kernel")
+    fused: Op = OPS["fused_kernel" if has_kernel else "fused"](body=body)  # type: ignore[call-arg]
     sources = tuple(
         dict.fromkeys(name for node in _in_order(group) if node not in group.copied for name in node.sources)
     )

@@ -27,7 +27,7 @@ from ir.graph import Graph, Node, Value
 from ir.kernel import Assign, Buffer, For, Kernel, Stmt, Store, Variable, canonical, fingerprint, rename
 from ir.op import operand_names
 from ir.ops.control import Loop
-from ir.ops.fused import structure_of
+from ir.ops.fused import Fused, FusedKernel, structure_of
 from ir.program import Bind, Branch, Call, Program, ProgramBuffer, Repeat, Step, told_by
 from ir.schedule import SUFFIXES
 from ir.types import TensorType
@@ -155,7 +155,9 @@ class _Lowering:
 
     def result(self, value: Value) -> str:
         place = "output" if value in self.outputs else "arena"
-        return self.buffer(value, place)
+        name = self.buffer(value, place)
+        self.program.buffers[name].blocked = 0 if value.node is None else type(value.node.op).blocked
+        return name
 
     def node(self, node: Node) -> Step:
         """The call of a node's kernel; where an operand's last axis may turn out to be 1, one of two kernels."""
@@ -438,10 +440,9 @@ def _sizes_in(node: Node) -> set[str]:
 
 
 def _hints(node: Node) -> list[str]:
-    body = getattr(node.op, "body", None)
-    if node.op.name == "fused" and body is not None:
+    if isinstance(node.op, (Fused, FusedKernel)):
         found = []
-        for value in body.inputs:
+        for value in node.op.body.inputs:
             user = next(iter(value.users), None)
             found.append(_operand_hint(user, value) if user is not None else "x")
         return found
@@ -461,10 +462,9 @@ def _operand_hint(user: Node, value: Value) -> str:
 
 
 def _kernel_name(node: Node) -> str:
-    body = getattr(node.op, "body", None)
-    if node.op.name != "fused" or body is None:
+    if not isinstance(node.op, (Fused, FusedKernel)):
         return node.op.name
-    words = [n.op.name for n in body.nodes() if n.op.name not in ("const", "reshape", "broadcast_to", "cast")]
+    words = [n.op.name for n in node.op.body.nodes() if n.op.name not in ("const", "reshape", "broadcast_to", "cast")]
     short = list(dict.fromkeys(words))[:5]
     return re.sub(r"\W", "_", "_".join(short)) or "move"
 
@@ -472,8 +472,7 @@ def _kernel_name(node: Node) -> str:
 def _index_names(node: Node) -> list[str]:
     """Names for the output's index variables."""
     rank = node.outputs[0].rank
-    body = getattr(node.op, "body", None)
-    ops = [n.op for n in body.nodes()] if node.op.name == "fused" and body is not None else [node.op]
+    ops = [n.op for n in node.op.body.nodes()] if isinstance(node.op, (Fused, FusedKernel)) else [node.op]
     given = next((op.index_names.split() for op in ops if op.index_names), [])
     letters = given[-rank:] if rank and len(given) >= rank else _LETTERS.get(rank, "").split()
     return letters if len(letters) == rank else [f"i{axis}" for axis in range(rank)]

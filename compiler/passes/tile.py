@@ -277,6 +277,10 @@ def _weight_of(loads: list[Load], packable: set[str], columns: str, rows: str | 
     return None
 
 
+def _weight_loads(nest: Nest) -> list[Load]:
+    return [e for s in walk_stmts(nest.loops[-1].body) for e in _loads(s) if e.buffer == nest.weight]
+
+
 def _loads(stmt: Stmt) -> list[Load]:
     return [e for e in walk(*exprs_of(stmt)) if isinstance(e, Load)]
 
@@ -319,7 +323,8 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     outer = [f.var for f in nest.loops if f.var != nest.columns]
     count = ceil_div(column_extent, shape.columns)
     has_few = (isinstance(count, int) and count < _FEW_PANELS) or not nest.weight
-    order = [*outer[:-1], panel, *outer[-1:]] if has_few and len(outer) > 1 else [panel, *outer]
+    is_batched = nest.weight is not None and any(_uses(e.index, v) for e in _weight_loads(nest) for v in outer[:-1])
+    order = [*outer[:-1], panel, *outer[-1:]] if (has_few or is_batched) and len(outer) > 1 else [panel, *outer]
     made = reorder(made, [*order, lane])
     inner, repeated = [lane], set() if nest.weight or is_exact else {panel}
     if nest.rows is not None and shape.rows > 1:

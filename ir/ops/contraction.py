@@ -25,7 +25,7 @@ class Matmul(Op):
     Sums of narrow floats are taken in f32; integers wrap.
     """
 
-    index_names = "b h m n"
+    index_names = "g b h m n"
     examples = [
         case("f32[3,4]", "f32[4,5]"), case("f32[2,1,3,4]", "f32[3,4,5]"), case("f32[4]", "f32[4,5]"),
         case("f32[2,3,4]", "f32[4]"), case("f32[4]", "f32[4]"), case("f16[2,3]", "f16[3,2]"),

@@ -17,7 +17,7 @@ from ir.op import OPS
 from ir.rule import Rule
 from tests.architecture.source import modules, tree
 
-HOLDS_A_GRAPH = {"fused"}
+HOLDS_A_GRAPH = {"fused", "fused_kernel"}
 """Ops whose attribute is a graph that a pass makes: the tests of that pass are their examples."""
 
 

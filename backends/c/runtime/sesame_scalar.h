@@ -12,11 +12,14 @@
 #if defined(__clang__)
 #pragma clang diagnostic ignored "-Wbitwise-instead-of-logical" /* both sides are evaluated, which vector code needs */
 #define SESAME_UNROLL(n) _Pragma("clang loop unroll(full)")
+#define SESAME_LANES _Pragma("clang loop vectorize(assume_safety)") /* iterations do not depend on each other */
 #elif defined(__GNUC__)
 #define SESAME_PRAGMA(text) _Pragma(#text)
 #define SESAME_UNROLL(n) SESAME_PRAGMA(GCC unroll n)
+#define SESAME_LANES SESAME_PRAGMA(GCC ivdep)
 #else
 #define SESAME_UNROLL(n)
+#define SESAME_LANES
 #endif
 
 /* Whether an index that comes from data lies within [0, size); notes in *invalid that one did not. */
