@@ -1,8 +1,8 @@
 """Winograd's minimal filtering F(m x m, 3 x 3): convolution of tiles as products of what tiles and weights become.
 
 A tile of m x m outputs rests on m+2 x m+2 inputs. Input and weights are taken to (m+2)^2 points, each point has a
-matrix product over channels of its own, and the products are taken back: a quarter of the multiplications of the plain
-sums with m = 4, and less than half with m = 2. Along an axis the points are 0, 1, -1, infinity; with m = 4 also 2, -2.
+matrix product over channels of its own, and the products are taken back: a quarter of the multiplications of plain sums
+with m = 4, and less than half with m = 2. Along an axis the points are 0, 1, -1 and infinity, and 2 and -2 with m = 4.
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", https://arxiv.org/abs/1509.09308.
 """
 
