@@ -331,7 +331,7 @@ def meet(net: Net) -> None:
             net.rng.choice([choose, repeat, if_, loop])(net)
         except NothingFits:
             del net.nodes[nodes:], net.tensors[tensors:]
-    found = [v for v in net.tensors if v.kind == "f" and any(tag.startswith("t") for tag in v.shape)]
+    found = [v for v in net.tensors if v.kind == "f" and any(tag.startswith("t") for tag in v.shape) and v.rank < 3]
     for value in net.rng.sample(found, min(len(found), 3)):
         shape = tuple(net.rng.choice("NMK") if tag.startswith("t") else tag for tag in value.shape)
         net.make("Add", [value, net.input("f", shape)], "f", shape)
