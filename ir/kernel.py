@@ -16,7 +16,8 @@ from ir.expr import Apply, Cast, Expr, Index, Load, Reduce, Var, children, trans
 from ir.types import TensorType
 
 Role: TypeAlias = Literal["in", "const", "out", "inout"]
-Mark: TypeAlias = Literal["", "parallel", "vector", "unroll"]
+Mark: TypeAlias = Literal["", "parallel", "vector", "unroll", "dot"]
+"""How a loop may run: on several threads, as the lanes of vectors, written out, or as one product of short vectors."""
 
 
 @dataclass(frozen=True)

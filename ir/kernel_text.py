@@ -16,8 +16,8 @@ from ir.text import literal_text, name_text, size_text, value_name
 from ir.types import bool_, f32, string
 
 KERNEL_WORDS = frozenset((
-    "for", "in", "if", "else", "while", "var", "let", "local", "or", "over", "parallel", "vector", "unroll", "true",
-    "false", "inf", "nan", "complex", "const", "out", "inout",
+    "for", "in", "if", "else", "while", "var", "let", "local", "or", "over", "parallel", "vector", "unroll", "dot",
+    "true", "false", "inf", "nan", "complex", "const", "out", "inout",
 ))  # fmt: skip
 """Words that mean something in a kernel's text, so a name equal to one is quoted."""
 

@@ -18,7 +18,7 @@ from ir.kernel import Assign, For, If, Kernel, Let, Local, Stmt, Store, Variable
 from ir.kernel_text import expr_text, stmt_text
 from ir.types import DType, TensorType, bool_
 
-MARKS = ("", "parallel", "vector", "unroll")
+MARKS = ("", "parallel", "vector", "unroll", "dot")
 REDUCTIONS = ("add", "mul", "max", "min", "and", "or")
 
 

@@ -14,14 +14,19 @@ from ir.blob import CHUNK, Blob, DeferredBlob, stored
 
 class PanelBlob(DeferredBlob):
     """`source`, seen as rest x columns, in panels of `factor` columns, the last one filled up with zeros: panel first,
-    then `rest`, then the columns of the panel. Made when it is emitted."""
+    then `rest`, then the columns of the panel. Made when it is emitted.
 
-    def __init__(self, source: Blob, rest: tuple[int, ...], factor: int) -> None:
+    With a `depth`, that many entries of the last axis of `rest` lie side by side in each column.
+    """
+
+    def __init__(self, source: Blob, rest: tuple[int, ...], factor: int, depth: int = 1) -> None:
         self.rest = rest
         self.factor = factor
+        self.depth = depth
         self.columns = source.elements // max(1, math.prod(rest))
-        shape = (-(-self.columns // factor), *rest, factor)
-        super().__init__("panels", self._lay_out, (source,), source.dtype, shape, params=(rest, factor))
+        inner = (*rest, factor) if depth == 1 else (*rest[:-1], rest[-1] // depth, factor, depth)
+        shape = (-(-self.columns // factor), *inner)
+        super().__init__("panels", self._lay_out, (source,), source.dtype, shape, params=(rest, factor, depth))
 
     def _lay_out(self, array: np.ndarray) -> np.ndarray:
         panels = np.empty(self.shape, array.dtype)
@@ -30,12 +35,23 @@ class PanelBlob(DeferredBlob):
 
     def _fill(self, panels: np.ndarray, whole: np.ndarray, first: int) -> None:
         """Fills `panels` with those of `whole` from number `first` on."""
+        if self.depth > 1:
+            self._fill_interleaved(np.moveaxis(panels, -2, 0), whole, first * self.factor)
+            return
         part = whole[..., first * self.factor : (first + len(panels)) * self.factor]
         full, left = divmod(part.shape[-1], self.factor)
         panels[:full] = np.moveaxis(part[..., : full * self.factor].reshape(*self.rest, full, self.factor), -2, 0)
         if left:
             panels[full, ..., :left] = part[..., full * self.factor :]
             panels[full, ..., left:] = 0
+
+    def _fill_interleaved(self, columns: np.ndarray, whole: np.ndarray, first: int) -> None:
+        """Fills columns[column, panel, ..., block, place] from column `first` of `whole` on."""
+        for column, target in enumerate(columns):
+            source = whole[..., first + column :: self.factor][..., : target.shape[0]]
+            found = np.moveaxis(source, -1, 0).reshape(-1, *target.shape[1:])
+            target[: len(found)] = found
+            target[len(found) :] = 0
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """The bytes in pieces of about 1 MiB, which lie in two buffers in turn: fresh memory for each would cost more

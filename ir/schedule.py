@@ -154,9 +154,9 @@ def reorder(kernel: Kernel, order: Sequence[str]) -> Kernel:
 
 
 def mark(kernel: Kernel, loop: str, how: Mark) -> Kernel:
-    """Marks a loop as "parallel", "vector" or "unroll" (or as nothing)."""
+    """Marks a loop as "parallel", "vector", "unroll" or "dot" (or as nothing)."""
     found = find_loop(kernel, loop)
-    if how in ("vector", "unroll") and not isinstance(found.extent, int):
+    if how in ("vector", "unroll", "dot") and not isinstance(found.extent, int):
         raise ScheduleError(f"{loop} has no fixed extent, so it cannot be marked {how}")
     return _replace_loop(kernel, loop, lambda s: replace(s, mark=how))
 
@@ -265,6 +265,25 @@ def pack(kernel: Kernel, buffer: str, axis: int, factor: int) -> Kernel:
     memo: dict[Expr, Expr] = {}
     body = map_stmts(kernel.body, lambda s: map_exprs(s, lambda e: transform(e, one, memo)))
     params = tuple(Buffer(b.name, type_, b.role) if b.name == buffer else b for b in kernel.params)
+    return replace(kernel, params=params, body=body)
+
+
+def interleave(kernel: Kernel, buffer: str, factor: int) -> Kernel:
+    """Lays `factor` entries of the last axis but one side by side behind the last: w[..., k, n] becomes
+    w[..., k//factor, n, k%factor]. Every index along that axis must be `block*factor + place`."""
+    kernel = unflatten(kernel, buffer, kernel.buffer(buffer).type.rank - 2, factor)
+    type_ = kernel.buffer(buffer).type
+    *rest, places, columns = type_.shape
+
+    def one(expr: Expr) -> Expr | None:
+        if not isinstance(expr, Load) or expr.buffer != buffer:
+            return None
+        return Load(expr.dtype, buffer, (*expr.index[:-2], expr.index[-1], expr.index[-2]))
+
+    memo: dict[Expr, Expr] = {}
+    body = map_stmts(kernel.body, lambda s: map_exprs(s, lambda e: transform(e, one, memo)))
+    swapped = type_.with_shape((*rest, columns, places))
+    params = tuple(Buffer(b.name, swapped, b.role) if b.name == buffer else b for b in kernel.params)
     return replace(kernel, params=params, body=body)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 from backends.c.expressions import Expressions, Scope, split_offset
+from backends.c.lanes import bytes_of, depends, first_of, indices_of, is_contiguous, is_dot, keeps_order
 from backends.c.names import Writer, wrapped
 from backends.c.scalars import Text, constant, storage_type, value_type
 from backends.c.sizes import PRODUCT, SUM, UNARY
 from ir import types as t
-from ir.dims import Dim, Name, names, substitute, symbol, terms
+from ir.dims import names, substitute, symbol
 from ir.expr import Apply, Cast, Const, Expr, Index, Load, Var, children, transform, walk
 from ir.kernel import For, Let, Local, Stmt, Store, blocks_of, exprs_of, map_exprs, walk_stmts
 from ir.schedule import substitute_var
@@ -44,12 +44,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class _Step:
-    """One statement of a written-out nest: for lanes `base` and up of the vector loop over `var`, or scalar."""
+    """One statement of a written-out nest: for lanes `base` and up of the vector loop over `var`, or scalar.
+
+    With `dot`, the loop of that variable around the statement is part of it: four products of bytes are added.
+    """
 
     stmt: Store | Let
     var: str
     base: int
     lanes: int
+    dot: str | None = None
 
 
 class Vectors:
@@ -75,30 +79,32 @@ class Vectors:
     def _lanes_of(self, loop: For, extent: int) -> int | None:
         widest = 4
         for stmt in loop.body:
+            if isinstance(stmt, For) and is_dot(stmt, loop.var) and not any(map(self._is_data, indices_of(stmt))):
+                continue
             if not isinstance(stmt, Store) or stmt.function not in (None, "add", "mul", "max", "min"):
                 return None
             dtype = stmt.value.dtype
-            if dtype not in _ELEMENTS or not _is_contiguous(stmt.index, loop.var):
+            if dtype not in _ELEMENTS or not is_contiguous(stmt.index, loop.var):
                 return None
             if any(map(self._is_data, stmt.index)):
                 return None
-            if not self._is_vector(stmt.value, loop.var) and _depends(stmt.value, loop.var):
+            if not self._is_vector(stmt.value, loop.var) and depends(stmt.value, loop.var):
                 return None
-            sizes = [e.dtype.itemsize for e in walk(stmt.value) if not isinstance(e, Index) and _depends(e, loop.var)]
+            sizes = [e.dtype.itemsize for e in walk(stmt.value) if not isinstance(e, Index) and depends(e, loop.var)]
             widest = max(widest, dtype.itemsize, *sizes)
         lanes = self.lanes * 4 // widest
-        return lanes if lanes > 1 and extent % lanes == 0 and _keeps_order(loop) else None
+        return lanes if lanes > 1 and extent % lanes == 0 and keeps_order(loop) else None
 
     def _is_data(self, expr: Expr) -> bool:
         return self.values.is_data(expr)
 
     def _is_vector(self, expr: Expr, var: str) -> bool:
         """Whether `expr`, which depends on the loop variable, is made of what vectors can do."""
-        if not _depends(expr, var):
+        if not depends(expr, var):
             return True
         match expr:
             case Load(index=index, outside=None):
-                return expr.dtype in _ELEMENTS and _is_contiguous(index, var) and not any(map(self._is_data, index))
+                return expr.dtype in _ELEMENTS and is_contiguous(index, var) and not any(map(self._is_data, index))
             case Apply(function=function, args=args):
                 known = function in ("add", "sub", "mul", "neg") or (
                     function in ("div", "max", "min") and expr.dtype.is_float
@@ -218,11 +224,12 @@ class Vectors:
         lanes = self.loop_lanes(loop)
         if lanes:
             assert isinstance(loop.extent, int)
+            stores = [(stmt.body[0], stmt.var) if isinstance(stmt, For) else (stmt, None) for stmt in loop.body]
             return [
-                _Step(stmt, loop.var, base, lanes)
+                _Step(store, loop.var, base, lanes, dot)
                 for base in range(0, loop.extent, lanes)
-                for stmt in loop.body
-                if isinstance(stmt, Store)
+                for store, dot in stores
+                if isinstance(store, Store)
             ]
         if not self.is_written_out(loop):
             return None
@@ -292,6 +299,7 @@ class _Scan:
 
     def _vector_loop(self, loop: For, lanes: int, constant: frozenset[str]) -> None:
         for stmt in loop.body:
+            stmt = stmt.body[0] if isinstance(stmt, For) else stmt
             assert isinstance(stmt, Store)
             accesses = [e.index for e in walk(stmt.value) if isinstance(e, Load) and e.buffer == self.name]
             if stmt.buffer == self.name:
@@ -320,7 +328,11 @@ class _Nest:
         self.changing = written - vectors.tiles.keys()
         self.uses: dict[tuple[Expr, int], int] = {}
         for step in steps:
-            self._count(step.stmt.value, step)
+            if step.dot is None:
+                self._count(step.stmt.value, step)
+                continue
+            for operand, base in zip(bytes_of(step.stmt.value, step.var), (-1, step.base)):
+                self.uses[(operand, base)] = self.uses.get((operand, base), 0) + 1
 
     def write(self) -> None:
         """Writes all steps in order."""
@@ -336,7 +348,7 @@ class _Nest:
 
     def _count(self, expr: Expr, step: _Step) -> None:
         """Counts the uses of vector loads and of scalar operands."""
-        if not _depends(expr, step.var):
+        if not depends(expr, step.var):
             self.uses[(expr, -1)] = self.uses.get((expr, -1), 0) + 1
         elif isinstance(expr, Load):
             self.uses[(expr, step.base)] = self.uses.get((expr, step.base), 0) + 1
@@ -354,8 +366,11 @@ class _Nest:
         else:
             target = self._address(store.buffer, store.index, step)
             current = Text(f"SESAME_LOAD({vector}, {target})")
-        value, is_vector = self._value(store.value, step)
-        function = store.function
+        if step.dot is not None:
+            value, is_vector, function = self._dot(vector, current, store.value, step), True, None
+        else:
+            value, is_vector = self._value(store.value, step)
+            function = store.function
         if tile is not None and function in ("add", "mul") and dtype.is_float:
             self.out.line(f"{target} {'+' if function == 'add' else '*'}= {value.text};")
             return
@@ -367,6 +382,22 @@ class _Nest:
             self.out.line(f"{target} = {value.text};")
         else:
             self.out.line(f"SESAME_STORE({vector}, {target}, {value.text});")
+
+    def _dot(self, vector: str, current: Text, value: Expr, step: _Step) -> Text:
+        """`current` plus, in each lane, four bytes of x, the same for all lanes, by four of w."""
+        assert step.dot is not None
+        x, w = (first_of(load, step.dot) for load in bytes_of(value, step.var))
+        x_key, w_key = zip(bytes_of(value, step.var), (-1, step.base))
+        word = self.named.get(x_key)
+        if word is None:
+            text = Text(f"SESAME_SPLAT({vector}, sesame_word({self._address(x.buffer, x.index, step)}))")
+            word = self._name(x_key, f"{x.buffer}_word", vector, text) if self.uses[x_key] > 1 else text
+        lanes = self.named.get(w_key)
+        if lanes is None:
+            kind = self._type(w.dtype, 4 * step.lanes)
+            text = Text(f"SESAME_LOAD({kind}, {self._address(w.buffer, w.index, step)})")
+            lanes = self._name(w_key, f"{w.buffer}_lanes", kind, text) if self.uses[w_key] > 1 else text
+        return Text(f"sesame_dot4_{vector}({current.text}, {word.text}, {lanes.text})")
 
     def _dtype(self, buffer: str) -> DType:
         tile = self.vectors.tiles.get(buffer)
@@ -390,7 +421,7 @@ class _Nest:
 
     def _value(self, expr: Expr, step: _Step) -> tuple[Text, bool]:
         """The value as C, and whether it is a vector."""
-        if not _depends(expr, step.var):
+        if not depends(expr, step.var):
             return self._scalar(expr), False
         match expr:
             case Load():
@@ -476,6 +507,9 @@ def type_lines(types: set[tuple[DType, int]]) -> list[str]:
         lines.append(f"SESAME_VECTOR({name}, {storage_type(dtype)}, {lanes * dtype.itemsize})")
         if dtype.is_float:
             lines.append(f"SESAME_VECTOR_ORDER({name})")
+    for dtype, lanes in sorted(types, key=lambda pair: pair[1]):
+        if dtype == t.i32 and (t.i8, 4 * lanes) in types:
+            lines.append(f"SESAME_VECTOR_DOT(i32x{lanes}, i8x{4 * lanes})")
     return lines
 
 
@@ -490,29 +524,6 @@ def _at(expr: Expr, step: _Step) -> Expr | None:
     if isinstance(expr, Index) and step.var in names(expr.value):
         return Index(t.i64, substitute(expr.value, {step.var: step.base}))
     return None
-
-
-@lru_cache(maxsize=65536)
-def _depends(expr: Expr, var: str) -> bool:
-    return any(isinstance(part, Index) and var in names(part.value) for part in walk(expr))
-
-
-def _is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
-    """Whether the last index grows by one with `var` and the others do not depend on it."""
-    if not index or any(_depends(i, var) for i in index[:-1]) or not isinstance(index[-1], Index):
-        return False
-    last = index[-1].value
-    if not isinstance(last, Dim):
-        return False
-    own = [(c, atoms) for c, atoms in terms(last) if any(var in names(Dim(((1, (atom,)),))) for atom in atoms)]
-    return len(own) == 1 and own[0][0] == 1 and len(own[0][1]) == 1 and isinstance(own[0][1][0], Name)
-
-
-def _keeps_order(loop: For) -> bool:
-    """Whether a buffer that the loop stores to is read at the stored element only, so that lanes are independent."""
-    stores = {stmt.buffer: stmt.index for stmt in loop.body if isinstance(stmt, Store)}
-    loads = [e for stmt in loop.body for e in walk(*exprs_of(stmt)) if isinstance(e, Load)]
-    return all(load.index == stores[load.buffer] for load in loads if load.buffer in stores)
 
 
 def _indices(shape: list[int]) -> Iterator[tuple[int, ...]]:

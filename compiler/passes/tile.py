@@ -16,13 +16,27 @@ from compiler.pipeline import program_pass
 from ir import types as t
 from ir.dims import Atom, Dim, FloorDiv, Size, bounded, ceil_div, decide_le, minimum, names, symbol, terms
 from ir.element import Names
-from ir.expr import Apply, Expr, Index, Load, apply, walk
-from ir.kernel import Assign, For, Kernel, Let, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
+from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
+from ir.kernel import Assign, For, Kernel, Let, Local, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
 from ir.panels import PanelBlob
 from ir.program import Call, Program, ProgramBuffer, map_calls, touched
-from ir.schedule import ScheduleError, choose, find_loop, mark, pack, reorder, split, stage, substitute_var, unflatten
-from ir.types import TensorType
+from ir.schedule import (
+    ScheduleError,
+    choose,
+    find_loop,
+    interleave,
+    mark,
+    pack,
+    reorder,
+    split,
+    stage,
+    substitute_var,
+    unflatten,
+)
+from ir.types import DType, TensorType
 
+DEPTH = 4
+"""Products of bytes that are added to one i32 at a time."""
 _FEW_PANELS = 4
 _ROWS_OF_UNKNOWN = 6
 
@@ -46,6 +60,19 @@ class Nest:
     """A const operand that is read along the columns and not along the rows: it can be packed."""
     rows: str | None
     columns: str
+    dot: str | None = None
+    """The loop that sums products of bytes, u8 by i8 weights, `DEPTH` of which can be one instruction."""
+    is_inner: bool = False
+    """Whether it is a part of its kernel only."""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How a parameter is to be packed: columns of a panel, and how many entries of the sum lie in each column."""
+
+    buffer: str
+    columns: int
+    depth: int
 
 
 @program_pass
@@ -53,19 +80,19 @@ def tile(program: Program, *, lanes: int = 8, registers: int = 16) -> None:
     """Tiles every kernel it can, and packs the weights of their calls. `lanes` f32 elements make a vector,
     of which the machine has `registers`."""
     with bounded(program.bounds):
-        made: dict[str, tuple[Kernel, tuple[str, int] | None]] = {}
+        made: dict[str, tuple[Kernel, Panels | None]] = {}
         for kernel in program.kernels:
             packable = _constant_operands(program, kernel)
             made[kernel.name] = tile_kernel(kernel, lanes, registers, packable)
         packed: dict[tuple[str, TensorType], str] = {}
 
         def tiled(step: Call) -> Call:
-            kernel, panel = made[step.kernel.name]
-            if panel is None:
+            kernel, panels = made[step.kernel.name]
+            if panels is None:
                 return replace(step, kernel=kernel)
-            position = next(i for i, b in enumerate(kernel.params) if b.name == panel[0])
+            position = next(i for i, b in enumerate(kernel.params) if b.name == panels.buffer)
             args = list(step.args)
-            args[position] = _packed(program, packed, args[position], kernel.params[position].type, panel[1])
+            args[position] = _packed(program, packed, args[position], kernel.params[position].type, panels)
             return replace(step, kernel=kernel, args=tuple(args))
 
         program.steps = map_calls(program.steps, tiled)
@@ -84,20 +111,26 @@ def _constant_operands(program: Program, kernel: Kernel) -> set[str]:
 
 
 def _packed(
-    program: Program, done: dict[tuple[str, TensorType], str], name: str, type_: TensorType, factor: int
+    program: Program, done: dict[tuple[str, TensorType], str], name: str, type_: TensorType, panels: Panels
 ) -> str:
-    """The weight `name` in panels of `factor` columns, as `type_`: calls of equal needs share it."""
+    """The weight `name` in panels, as `type_`: calls of equal needs share it."""
     buffer = program.buffers[name]
     key = (name, type_)
     if key not in done:
         assert buffer.blob is not None
-        made = f"{name}.panels{factor}"
+        made = f"{name}.panels{panels.columns}"
         others = sum(other == name for other, _ in done)
         made = f"{made}.{others}" if made in program.buffers else made
-        regrouped = tuple(int(size) for size in type_.shape[1:-1])
-        program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=PanelBlob(buffer.blob, regrouped, factor))
+        blob = PanelBlob(buffer.blob, _rest_of(type_, panels.depth), panels.columns, panels.depth)
+        program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=blob)
         done[key] = made
     return done[key]
+
+
+def _rest_of(panels: TensorType, depth: int) -> tuple[int, ...]:
+    """The axes of a weight but its columns, from the type of its panels."""
+    sizes = [int(size) for size in panels.shape]
+    return tuple(sizes[1:-1]) if depth == 1 else (*sizes[1:-3], sizes[-3] * depth)
 
 
 def _drop_unused_weights(program: Program) -> None:
@@ -106,14 +139,12 @@ def _drop_unused_weights(program: Program) -> None:
         del program.buffers[name]
 
 
-def tile_kernel(
-    kernel: Kernel, lanes: int, registers: int, packable: set[str]
-) -> tuple[Kernel, tuple[str, int] | None]:
-    """The tiled kernel and what to pack (parameter, columns of a panel); the kernel itself where nothing applies."""
+def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) -> tuple[Kernel, Panels | None]:
+    """The tiled kernel and what to pack; the kernel itself where nothing applies."""
     whole, kernel = kernel, split_groups(kernel, packable)
     nest = find_nest(kernel, packable)
     if nest is None:
-        return whole, None
+        return _tile_inside(whole, lanes, registers, packable)
     columns = next(f.extent for f in nest.loops if f.var == nest.columns)
     rows = next((f.extent for f in nest.loops if f.var == nest.rows), 1)
     if isinstance(columns, Expr) or isinstance(rows, Expr):
@@ -130,14 +161,58 @@ def tile_kernel(
         shape = _shape_of(nest, rows, columns, lanes, registers)
     try:
         tiled = _apply(kernel, nest, shape)
+        panels = _panels_of(nest, shape)
+        return (_packed_operand(tiled, panels), panels) if panels else (tiled, None)
     except ScheduleError:
         return whole, None
-    return tiled, (nest.weight, shape.columns) if nest.weight else None
+
+
+def _panels_of(nest: Nest, shape: Tile) -> Panels | None:
+    return Panels(nest.weight, shape.columns, DEPTH if nest.dot else 1) if nest.weight else None
+
+
+def _packed_operand(kernel: Kernel, panels: Panels) -> Kernel:
+    """`kernel` with a parameter read from panels."""
+    made = pack(kernel, panels.buffer, kernel.buffer(panels.buffer).type.rank - 1, panels.columns)
+    return made if panels.depth == 1 else interleave(made, panels.buffer, panels.depth)
+
+
+def _tile_inside(kernel: Kernel, lanes: int, registers: int, packable: set[str]) -> tuple[Kernel, Panels | None]:
+    """A kernel that holds products of bytes among other things, such as the steps of a recurrent layer, with those
+    tiled and their weights packed. They must be all that reads the weights."""
+    nests = [nest for nest in inner_nests(kernel, packable) if nest.dot]
+    if not nests or len({nest.weight for nest in nests}) != 1:
+        return kernel, None
+    extents = [nest.loops[-1].extent for nest in nests]
+    if len(set(extents)) != 1 or not isinstance(extents[0], int):
+        return kernel, None
+    shape = _shape_of(nests[0], 1, extents[0], lanes, registers)
+    panels = _panels_of(nests[0], shape)
+    made = kernel
+    try:
+        for nest in nests:
+            made = _apply(made, nest, shape)
+        assert panels is not None
+        return _packed_operand(made, panels), panels
+    except ScheduleError:
+        return kernel, None
+
+
+def inner_nests(kernel: Kernel, packable: set[str]) -> list[Nest]:
+    """The nests without rows that stand somewhere in a kernel, in textual order."""
+    found: list[Nest] = []
+    for s in walk_stmts(kernel.body):
+        if not isinstance(s, For) or any(s is loop for nest in found for loop in walk_stmts(nest.loops)):
+            continue
+        nest = find_nest(replace(kernel, body=(s,)), packable)
+        if nest is not None and len(nest.loops) == 1:
+            found.append(replace(nest, is_inner=True))
+    return found
 
 
 def _shape_of(nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Tile:
-    most = 4 if nest.weight else columns // lanes  # type: ignore[operator]
-    return choose_tile(rows, columns, lanes, registers, range(min(4, most), 0, -1))  # type: ignore[type-var]
+    most = (8 if rows == 1 else 4) if nest.weight else min(4, columns // lanes)  # type: ignore[operator]
+    return choose_tile(rows, columns, lanes, registers, range(most, 0, -1))  # type: ignore[arg-type]
 
 
 def _reads_others_along(nest: Nest, loop: str) -> bool:
@@ -221,7 +296,7 @@ def choose_tile(rows: Size, columns: Size, lanes: int, registers: int, widths: I
 
 
 def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
-    """Output loops around one f32 accumulator, with the innermost contiguous in every operand that varies along it."""
+    """Output loops around one accumulator of f32 or i32, the innermost contiguous in operands that vary along it."""
     if len(kernel.body) != 1 or not isinstance(kernel.body[0], For):
         return None
     loops: list[For] = [kernel.body[0]]
@@ -232,7 +307,7 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
         len(body) < 3
         or not isinstance(body[0], Variable)
         or not isinstance(body[1], For)
-        or body[0].init.dtype != t.f32
+        or body[0].init.dtype not in (t.f32, t.i32)
     ):
         return None
     update = _only_update(body[1])
@@ -241,15 +316,15 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
         return None
     if body[-1] is not stores[0] or not all(isinstance(s, Let) for s in body[2:-1]):
         return None
-    if update.function not in ("add", "max") or any(isinstance(f.extent, Expr) for f in loops):
+    if update.function not in ("add", "max") or (update.function, body[0].init.dtype) == ("max", t.i32):
+        return None
+    if any(isinstance(f.extent, Expr) for f in loops):
         return None
     columns = loops[-1].var
     if not _is_contiguous(stores[0].index, columns):
         return None
     loads = [e for e in walk(update.value) if isinstance(e, Load)]
-    if not loads or not all(
-        e.dtype == t.f32 for e in walk(update.value) if not isinstance(e, Index) and e.dtype != t.bool_
-    ):
+    if not loads or not _is_summable(update.value, body[0].init.dtype):
         return None
     if any(e.outside is not None and (_uses(e.index, columns) and not _is_contiguous(e.index, columns)) for e in loads):
         return None
@@ -262,7 +337,38 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
     weight = _weight_of(loads, packable, columns, rows, summed)
     if weight is not None and sum(e.buffer == weight for s in walk_stmts(kernel.body) for e in _loads(s)) != 1:
         weight = None
-    return Nest(tuple(loops), body[0].name, weight, rows, columns)
+    return Nest(tuple(loops), body[0].name, weight, rows, columns, _dot_loop(kernel, update, summed, weight, columns))
+
+
+def _is_summable(value: Expr, dtype: DType) -> bool:
+    """Whether a value of type `dtype` is made of nothing but such, and bytes converted to it for an i32."""
+    operands = [e for e in walk(value) if not isinstance(e, Index) and e.dtype != t.bool_]
+    if dtype == t.f32:
+        return all(e.dtype == t.f32 for e in operands)
+    narrow = (t.i8, t.u8) if all(not isinstance(e, Load) or e.outside is None for e in operands) else ()
+    return all(e.dtype == t.i32 or (e.dtype in narrow and isinstance(e, Load)) for e in operands)
+
+
+def _dot_loop(kernel: Kernel, update: Assign, summed: list[str], weight: str | None, columns: str) -> str | None:
+    """The innermost loop of a sum of x * w, where x is u8, w are weights of i8, and the loop runs along the last axis
+    of x and the last but one of w."""
+    value = update.value
+    if weight is None or update.function != "add" or not isinstance(value, Apply) or value.function != "mul":
+        return None
+    loads = [a.value for a in value.args if isinstance(a, Cast) and isinstance(a.value, Load)]
+    if value.dtype != t.i32 or len(loads) != 2:
+        return None
+    x, w = sorted(loads, key=lambda load: isinstance(load, Load) and load.buffer == weight)
+    assert isinstance(x, Load) and isinstance(w, Load)
+    loop = find_loop(kernel, summed[-1])
+    if (x.dtype, w.dtype) != (t.u8, t.i8) or not isinstance(loop.extent, int) or loop.extent % DEPTH != 0:
+        return None
+    if len(w.index) < 2 or w.index[-2] != Index(t.i64, symbol(loop.var)):
+        return None
+    others = (*w.index[:-2], *w.index[-1:], *x.index[:-1])
+    if not _is_contiguous(x.index, loop.var) or _uses(others, loop.var) or _uses(x.index, columns):
+        return None
+    return loop.var
 
 
 def _weight_of(loads: list[Load], packable: set[str], columns: str, rows: str | None, summed: list[str]) -> str | None:
@@ -313,9 +419,12 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     is_update = any(b.role == "inout" for b in kernel.params)
     if not nest.weight and not is_exact and is_update:
         raise ScheduleError("an update in place cannot be repeated")
-    taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *extents])
+    taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *_bound_in(kernel)])
     panel, lane = taken.fresh(f"{nest.columns}_panel"), taken.fresh(f"{nest.columns}_lane")
-    made = _unmark(kernel)
+    made = kernel if nest.is_inner else _unmark(kernel)
+    place = taken.fresh("q")
+    if nest.dot:
+        made = split(made, nest.dot, DEPTH, taken.fresh(f"{nest.dot}_{DEPTH}"), place)
     if nest.weight:
         made = _split_padded(made, nest.columns, shape.columns, panel, lane)
     else:
@@ -340,13 +449,30 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         if how == "peel":
             made = stage(made, f"{nest.accumulator}_t", [f"{lane}_t"])
     made = stage(made, nest.accumulator, inner)
-    if nest.weight:
-        made = pack(made, nest.weight, kernel.buffer(nest.weight).type.rank - 1, shape.columns)
-        if not is_exact:
-            made = _clip_stores(made, lane, panel, shape.columns, column_extent)
+    if nest.dot:
+        made = _dot_innermost(made, inner, place)
+    if nest.weight and not is_exact:
+        made = _clip_stores(made, lane, panel, shape.columns, column_extent)
+    if nest.is_inner:
+        return _mark_tile(made, inner)
     for loop in _parallel_loops({v: extents.get(v, count) for v in order}, repeated):
         made = mark(made, loop, "parallel")
     return _mark_tile(made, inner)
+
+
+def _bound_in(kernel: Kernel) -> list[str]:
+    """The names of loops, scalars and arrays of a kernel."""
+    loops = [s.var for s in walk_stmts(kernel.body) if isinstance(s, For)]
+    return loops + [s.name for s in walk_stmts(kernel.body) if isinstance(s, (Let, Variable, Local))]
+
+
+def _dot_innermost(kernel: Kernel, inner: list[str], place: str) -> Kernel:
+    """Moves the loop over the products that are added at a time into the tile, and marks it; likewise in the rows that
+    make no whole tile."""
+    loops = {s.var for s in walk_stmts(kernel.body) if isinstance(s, For)}
+    made = mark(reorder(kernel, [*inner, place]), place, "dot")
+    rest = f"{place}_t"
+    return mark(reorder(made, [f"{inner[-1]}_t", rest]), rest, "dot") if rest in loops else made
 
 
 def _parallel_loops(order: dict[str, Size | Expr], repeated: set[str]) -> list[str]:

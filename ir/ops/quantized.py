@@ -267,6 +267,27 @@ def from_zero(x: np.ndarray, zero: np.ndarray | None) -> np.ndarray:
     return x.astype(np.int32) if zero is None else x.astype(np.int32) - zero.astype(np.int32)
 
 
+def unsigned(b: Any, x: Any, zero: Any | None) -> tuple[Any, Any | None]:
+    """Bytes x of i8 as u8, and the zero point that then is theirs, in i32; None where it is known to be 0."""
+    return _shifted(b, x, zero, t.u8, 128 if x.dtype == t.i8 else 0)
+
+
+def signed(b: Any, w: Any, zero: Any | None) -> tuple[Any, Any | None]:
+    """Bytes w of u8 as i8, and the zero point that then is theirs, in i32; None where it is known to be 0."""
+    return _shifted(b, w, zero, t.i8, -128 if w.dtype == t.u8 else 0)
+
+
+def _shifted(b: Any, x: Any, zero: Any | None, to: DType, by: int) -> tuple[Any, Any | None]:
+    if by:
+        x = b.cast(b.cast(x, to=t.i16) + b.const(by, t.i16), to=to)
+    if zero is None:
+        return x, b.const(by, t.i32) if by else None
+    level = b.cast(zero, to=t.i32)
+    level = level + b.const(by, t.i32) if by else level
+    content = level.content
+    return x, None if content is not None and not content.any() else level
+
+
 @op
 class ConvInteger(Op):
     """Convolution in i32 of x - x_zero[] and w - w_zero[] (or w_zero[o]); padding counts as x_zero.

@@ -25,32 +25,35 @@ _LSTM = ("sigmoid", "tanh", "tanh")
 class QuantizedLstmScan(Scan):
     """`lstm_scan` with integer weights r[d, k, 4h], their scales and zero points [d, 1] or [d, 4h].
 
-    Outputs y, y_h, y_c, and two rows per sequence to work in (f32 and i32), zeros at the end.
+    `sums` is what r minus its zero points adds up to along k, i32[d, 4h]. Outputs y, y_h, y_c, and a row per sequence
+    to work in, zeros at the end.
     """
 
     input_forget: bool = False
     gates = 4
     per_direction = 3
     examples = [
-        case("f32[3,2,16]", "i8[1,4,16]", np.full((1, 1), 0.05, np.float32), None, activations=_LSTM),
+        case("f32[3,2,16]", "i8[1,4,16]", np.full((1, 1), 0.05, np.float32), None, np.full((1, 16), 3, np.int32),
+             activations=_LSTM),
         case("f32[3,2,24]", "u8[2,3,12]", np.full((2, 12), 0.02, np.float32), np.full((2, 12), 4, np.uint8),
-             "f32[2,9]", np.array([3, 1], np.int32), "f32[2,2,3]", "f32[2,2,3]", direction="bidirectional",
-             activations=_LSTM * 2),
-        case("f32[5,3,8]", "i8[1,2,8]", np.full((1, 1), 0.5, np.float32), None, None, np.array([5, 1, 2], np.int32),
-             None, None, activations=_LSTM),
+             "i32[2,12]", "f32[2,9]", np.array([3, 1], np.int32), "f32[2,2,3]", "f32[2,2,3]",
+             direction="bidirectional", activations=_LSTM * 2),
+        case("f32[5,3,8]", "i8[1,2,8]", np.full((1, 1), 0.5, np.float32), np.full((1, 1), -3, np.int32), "i32[1,8]",
+             None, np.array([5, 1, 2], np.int32), None, None, activations=_LSTM),
     ]  # fmt: skip
 
-    def infer(self, xw: TensorType, r: TensorType, scale: TensorType, zero: TensorType | None = None,
+    def infer(self, xw: TensorType, r: TensorType, scale: TensorType, zero: TensorType | None, sums: TensorType,
               p: TensorType | None = None, lens: TensorType | None = None, h0: TensorType | None = None,
               c0: TensorType | None = None) -> tuple[TensorType, ...]:  # fmt: skip
         require(r.dtype in (t.i8, t.u8) and xw.dtype == t.f32, lambda: f"{self.name} does not take {xw}, {r}")
+        require(sums.dtype == t.i32 and sums.shape == (r.shape[0], r.shape[2]), lambda: f"{self.name}: sums {sums}")
         y, state, gates = self.state_type(xw, r, lens, h0, c0, p=p)
-        return y, state, state, gates, gates.with_dtype(t.i32)
+        return y, state, state, gates
 
     def plain(self) -> LstmScan:
         return LstmScan(self.direction, self.activations, self.alpha, self.beta, self.clip, self.input_forget)
 
-    def reference(self, xw, r, scale, zero=None, p=None, lens=None, h0=None, c0=None):
+    def reference(self, xw, r, scale, zero, sums, p=None, lens=None, h0=None, c0=None):
         time, batch, _ = xw.shape
         count, hidden, width = r.shape
         y = np.zeros((time, count, batch, hidden), np.float32)
@@ -63,7 +66,7 @@ class QuantizedLstmScan(Scan):
             for step, (at, active) in enumerate(self.steps(d, lens, time, batch)):
                 seen = np.full(batch, True) if lens is None else step <= lens
                 q, state_scale, state_zero = DynamicQuantize().reference(np.where(seen[:, None], h[d], np.float32(0)))
-                total = (q.astype(np.int32) - state_zero.astype(np.int32)) @ levels[d]
+                total = q.astype(np.int32) @ levels[d] - state_zero.astype(np.int32) * sums[d]
                 g = xw[at, rows, d * width : (d + 1) * width] + total.astype(np.float32) * (state_scale * scale[d])
                 gi, go, gf, gc = np.split(g, 4, axis=1)
                 i = self.activate(d, 0, gi + pi * c[d])
@@ -72,12 +75,11 @@ class QuantizedLstmScan(Scan):
                 out = self.activate(d, 0, go + po * cell) * self.activate(d, 2, cell, clipped=False)
                 c[d], h[d] = np.where(active[:, None], cell, c[d]), np.where(active[:, None], out, h[d])
                 y[at[active], d, rows[active]] = out[active]
-        work = np.zeros((count, batch, width), np.float32)
-        return y, h, c, work, work.astype(np.int32)
+        return y, h, c, np.zeros((count, batch, width), np.float32)
 
-    def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor, r: Tensor, scale: Tensor, zero=None,
+    def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor, r: Tensor, scale: Tensor, zero, sums,
                p=None, lens=None, h0=None, c0=None) -> None:  # fmt: skip
-        y, y_h, y_c, gates, sums = outs
+        y, y_h, y_c, gates = outs
         time, batch, hidden, width = y.shape[0], y.shape[2], y.shape[3], int(r.shape[2])  # type: ignore[arg-type]
         for position, backward in enumerate(self.reversed):
             d = Index(t.i64, position)
@@ -97,11 +99,10 @@ class QuantizedLstmScan(Scan):
                     length = length if lens is None else k.let("length", apply("min", length, Index(t.i64, time)))
                     at = k.let("at", length - 1 - step) if backward else step
                     with nullcontext() if lens is None else k.when(step < length):
-                        self._gates(k, outs, xw, r, scale, zero, levels, (d, n, at), width)
+                        self._gates(k, outs, xw, (r, scale, zero, sums), levels, (d, n, at))
                         self.plain().update(k, outs, p, position, d, n, at)
             with k.loop(n=batch, j=width) as (n, j):
                 k.store(gates, (d, n, j), 0)
-                k.store(sums, (d, n, j), 0)
 
     def _levels(self, k: KernelBuilder, y_h: Output, d: Expr, step: Expr, lens: Tensor | None) -> tuple[Expr, Expr]:
         """The scale and zero point that fit the state of direction `d` of sequences that are not over at `step`."""
@@ -115,27 +116,36 @@ class QuantizedLstmScan(Scan):
         zero = k.let("zero", apply("round", apply("min", apply("max", -low / scale, 0), 255)), t.f32)
         return scale, zero
 
-    def _gates(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor, r: Tensor, scale: Tensor,
-               zero: Tensor | None, levels: tuple[Expr, Expr], at: tuple[Expr, Expr, Expr],
-               width: int) -> None:  # fmt: skip
-        """gates[d, n] = xw[at, n, d] + state * r, the product taken in integers."""
-        _, y_h, _, gates, sums = outs
+    def _gates(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor,
+               weights: tuple[Tensor, Tensor, Tensor | None, Tensor], levels: tuple[Expr, Expr],
+               at: tuple[Expr, Expr, Expr]) -> None:  # fmt: skip
+        """gates[d, n] = xw[at, n, d] + state * r, the product taken in integers.
+
+        Zero points are taken out of it: (q - a)(r - z) adds up to what q*r does, less z times the sum of q, less a
+        times that of r - z.
+        """
+        _, y_h, _, gates = outs
+        r, scale, zero, sums = weights
         d, n, step = at
         state_scale, state_zero = levels
+        hidden, width = int(r.shape[1]), int(r.shape[2])  # type: ignore[arg-type]
+        state = k.local("state", TensorType(t.u8, (hidden,)))
+        with k.loop(u=hidden) as u:
+            k.store(state, (u,), clamped(apply("round", y_h.at(d, n, u) / state_scale) + state_zero, t.u8))
+        lowest = k.let("lowest", cast(state_zero, t.i32))
+        total = k.variable("total", 0, t.i32)
+        if zero is not None:
+            with k.loop(u=hidden) as u:
+                k.assign(total, cast(state.at(u), t.i32), "add")
         with k.loop(j=width) as j:
-            k.store(sums, (d, n, j), 0)
-        with k.loop(u=r.shape[1]) as u:
-            nearest = clamped(apply("round", y_h.at(d, n, u) / state_scale) + state_zero, t.u8)
-            level = k.let("level", cast(nearest, t.i32) - cast(state_zero, t.i32))
-            with k.loop(j=width) as j:
-                weight = cast(r.at(d, u, j), t.i32)
-                if zero is not None:
-                    weight = weight - cast(zero.at(d, 0 if zero.shape[1] == 1 else j), t.i32)
-                k.store(sums, (d, n, j), level * weight, "add")
-        with k.loop(j=width) as j:
+            acc = k.variable("acc", 0, t.i32)
+            with k.loop(u=hidden) as u:
+                k.assign(acc, cast(state.at(u), t.i32) * cast(r.at(d, u, j), t.i32), "add")
+            product = acc - lowest * sums.at(d, j)
+            if zero is not None:
+                product = product - total * cast(zero.at(d, 0 if zero.shape[1] == 1 else j), t.i32)
             own = scale.at(d, 0 if scale.shape[1] == 1 else j)
-            product = cast(sums.at(d, n, j), t.f32) * (state_scale * own)
-            k.store(gates, (d, n, j), xw.at(step, n, d * width + j) + product)
+            k.store(gates, (d, n, j), xw.at(step, n, d * width + j) + cast(product, t.f32) * (state_scale * own))
 
 
 __all__ = ["QuantizedLstmScan"]

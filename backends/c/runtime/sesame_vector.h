@@ -38,4 +38,56 @@
   static inline V sesame_at_least_##V(V x, V low) { return SESAME_PICK(V, x < low, low, x); }            \
   static inline V sesame_at_most_##V(V x, V high) { return SESAME_PICK(V, x > high, high, x); }
 
+/* Four bytes, unsigned ones, as they lie in memory. */
+static inline int32_t sesame_word(const uint8_t *bytes) {
+  int32_t word;
+  __builtin_memcpy(&word, bytes, sizeof word);
+  return word;
+}
+
+/* sesame_dot4_V(sum, x, w): to each lane, the four products of the unsigned bytes in that lane of x by the signed bytes
+ * in that lane of w are added. Sums wrap around; nothing saturates. One instruction stands alone in its asm: compilers
+ * keep the sums in registers around it, which they do not around the intrinsic. */
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define SESAME_VECTOR_DOT(V, B)                                           \
+  static inline V sesame_dot4_##V(V sum, V x, B w) {                      \
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));          \
+    return sum;                                                           \
+  }
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+#define SESAME_VECTOR_DOT(V, B)                                           \
+  static inline V sesame_dot4_##V(V sum, V x, B w) {                      \
+    __asm__("{vex} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));    \
+    return sum;                                                           \
+  }
+#else
+/* Pairs of products of 16 bits, added: what processors had before. */
+#if defined(__AVX512BW__)
+#define SESAME_PAIRS(V, sum, a, b) __asm__("vpmaddwd %2, %1, %0" : "=v"(sum) : "v"(a), "v"(b))
+#elif defined(__AVX2__)
+#define SESAME_PAIRS(V, sum, a, b) __asm__("vpmaddwd %2, %1, %0" : "=x"(sum) : "x"(a), "x"(b))
+#elif defined(__SSE2__) && !defined(__AVX__)
+#define SESAME_PAIRS(V, sum, a, b) \
+  do {                             \
+    (sum) = (a);                   \
+    __asm__("pmaddwd %1, %0" : "+x"(sum) : "x"(b)); \
+  } while (0)
+#else
+#define SESAME_PAIRS(V, sum, a, b) \
+  ((sum) = (((V)(a) << 16) >> 16) * (((V)(b) << 16) >> 16) + ((V)(a) >> 16) * ((V)(b) >> 16))
+#endif
+#define SESAME_VECTOR_DOT(V, B)                                                                   \
+  typedef uint32_t V##_bits __attribute__((vector_size(sizeof(V))));                              \
+  typedef int16_t V##_halves __attribute__((vector_size(sizeof(V))));                             \
+  static inline V sesame_dot4_##V(V sum, V x, B w) {                                              \
+    const V##_bits even_x = (V##_bits)x & 0x00ff00ffu, odd_x = ((V##_bits)x >> 8) & 0x00ff00ffu;  \
+    const V##_halves odd_w = (V##_halves)w >> 8;                                                  \
+    const V##_halves even_w = (V##_halves)((V##_bits)w << 8) >> 8;                                \
+    V even, odd;                                                                                  \
+    SESAME_PAIRS(V, even, (V)even_x, (V)even_w);                                                  \
+    SESAME_PAIRS(V, odd, (V)odd_x, (V)odd_w);                                                     \
+    return (V)((V##_bits)sum + (V##_bits)even + (V##_bits)odd);                                   \
+  }
+#endif
+
 #endif

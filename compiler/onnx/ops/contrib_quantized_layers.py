@@ -13,6 +13,7 @@ from compiler.onnx.registry import onnx_op
 from ir import types as t
 from ir.op import OpError
 from ir.ops.norm import convert
+from ir.ops.quantized import signed
 from ir.ops.recurrent_quantized import QuantizedLstmScan
 
 _MS = "com.microsoft"
@@ -109,7 +110,12 @@ def DynamicQuantizeLSTM(
     xw = b.transpose(b.reshape(xw, shape=(count, time, batch, width)), perm=(1, 2, 0, 3))
     xw = b.reshape(xw, shape=(time, batch, count * width))
     scan = QuantizedLstmScan(input_forget=bool(input_forget), **given)
-    return b.apply(scan, xw, R, r_scale, r_zero, P, sequence_lens, initial_h, initial_c)[:3]
+    r, r_zero = signed(b, R, r_zero)
+    levels = b.cast(r, to=t.i32)
+    if r_zero is not None:
+        levels = levels - b.reshape(r_zero, shape=(count, 1, r_zero.shape[1]))
+    sums = b.reduce_sum(levels, axes=(1,), keepdims=False)
+    return b.apply(scan, xw, r, r_scale, r_zero, sums, P, sequence_lens, initial_h, initial_c)[:3]
 
 
 def _reached(b: Any, x: Any, lens: Any) -> Any:
