@@ -23,7 +23,7 @@ def pipeline(backend: CBackend) -> Pipeline:
     identities = PASSES["canonicalize"].with_options(composites=False)
     tidy = ["fold", identities, "cse", "dce"]
     kinds = ["maps", "sequences", "strings"]
-    graph = ["fold", "canonicalize", "fold", "cse", "dce", *kinds, legalize, *tidy, "layout", *tidy]
+    graph = ["shift", "fold", "canonicalize", "fold", "cse", "dce", *kinds, legalize, *tidy, "shift", "layout", *tidy]
     graph += ["winograd", "cse", "dce", "fuse"] if backend.winograd else ["fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
     return Pipeline([*graph, "lower", "simplify", "reuse", "share", "interleave", tile, "simplify", "memory"])

@@ -13,6 +13,7 @@ from typing import Any
 from compiler.passes.dce import remove_unused
 from compiler.passes.fuse import is_elementwise
 from compiler.pipeline import graph_pass
+from compiler.rules.constants import is_constant
 from ir.build import Builder
 from ir.dims import bounded
 from ir.graph import Graph, Node, Value
@@ -28,9 +29,13 @@ def layout(graph: Graph) -> None:
     """Rewrites convolutional regions to channels-last."""
     for node in graph.nodes("conv"):
         _convert_conv(graph, node)
+    for node in graph.nodes("conv_integer"):
+        _convert_conv_integer(graph, node)
     for node in graph.nodes():
         if node.op.name == "transpose":
             _cancel(graph, node)
+        elif _reduces_all(node):
+            _reduce_before(graph, node)
         else:
             _sink(graph, node)
     remove_unused(graph)
@@ -51,6 +56,35 @@ def _convert_conv(graph: Graph, node: Node) -> None:
     weights = b.transpose(w, perm=(*range(2, rank), 1, 0))
     y = b.conv_channels_last(rows, weights, *rest, stride=stride, pad=(0,) * len(pad), dilation=dilation, groups=groups)
     _put(graph, node.output, b.transpose(y, perm=to_first(rank)))
+
+
+def _convert_conv_integer(graph: Graph, node: Node) -> None:
+    x, w, *zeros = node.inputs
+    assert x is not None and w is not None
+    op = node.op
+    if not is_constant(w) or any(zero is not None for zero in zeros):
+        return
+    rank = x.rank
+    b = Builder(graph, before=node, sources=node.sources)
+    attributes = {name: getattr(op, name) for name in ("stride", "pad", "dilation", "groups")}
+    rows, weights = b.transpose(x, perm=to_last(rank)), b.transpose(w, perm=(*range(2, rank), 1, 0))
+    _put(
+        graph, node.output, b.transpose(b.conv_integer_channels_last(rows, weights, **attributes), perm=to_first(rank))
+    )
+
+
+def _reduces_all(node: Node) -> bool:
+    """Whether a node makes one number of all elements, in an order that does not matter."""
+    return (
+        node.op.name in ("reduce_min", "reduce_max") and node.output.rank == 0 and _source(node.inputs[0]) is not None
+    )
+
+
+def _reduce_before(graph: Graph, node: Node) -> None:
+    found = _source(node.inputs[0])
+    assert found is not None
+    b = Builder(graph, before=node, sources=node.sources)
+    _put(graph, node.output, b.apply(node.op, found[0]))
 
 
 def _put(graph: Graph, old: Value, new: Value) -> None:
@@ -116,7 +150,7 @@ def _before(b: Builder, value: Value, perm: tuple[int, ...]) -> Value | None:
     inverse = tuple(perm.index(axis) for axis in range(len(perm)))
     shape = (*([1] * (len(perm) - value.rank)), *value.shape)
     wide = value if value.rank == len(perm) else b.reshape(value, shape=shape)
-    if sum(size != 1 for size in shape) <= 1:
+    if [p for p in inverse if shape[p] != 1] == [axis for axis, size in enumerate(shape) if size != 1]:
         return b.reshape(wide, shape=tuple(shape[p] for p in inverse))
     return b.transpose(wide, perm=inverse) if value.blob is not None else None
 

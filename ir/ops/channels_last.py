@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ir import types as t
 from ir.element import Tensor, cast, sum_over
 from ir.expr import Expr
-from ir.op import Op, case, ints, op, sizes
+from ir.op import Op, case, ints, op, require, sizes
 from ir.ops.contraction import Conv, named, tap_names
 from ir.ops.pooling import AveragePool, MaxPool, Pool
 from ir.ops.reduction import wide
@@ -65,14 +66,55 @@ class ConvChannelsLast(Op):
         inner = w.shape[-2]
         first = 0 if self.groups == 1 else oc // (w.shape[-1] // self.groups) * inner
 
+        # Windows lie inside of what is not padded, by the size of the result.
+        outside = 0 if any(size != 0 for size in self.pad) else None
+
         def term(*taps: Expr) -> Expr:
             *k, ic = taps
             windows = zip(position, self.stride, k, self.dilation, self.pad)
             at = [p * s + tap * d - before for p, s, tap, d, before in windows]
-            return wide(x.at(n, *at, first + ic, outside=0)) * wide(w.at(*k, ic, oc))
+            return wide(x.at(n, *at, first + ic, outside=outside)) * wide(w.at(*k, ic, oc))
 
         acc = sum_over(w.shape[:-1], named(term, (*tap_names(len(position)), "ic")))
         return cast(acc if bias is None else acc + wide(bias.at(oc)), x.dtype)
+
+
+@op
+class ConvIntegerChannelsLast(Op):
+    """Convolution in i32 of integers x[n, ..., c] and w[..., c/groups, o] without zero points: y[n, ..., o]."""
+
+    stride: ints = ()
+    pad: sizes = ()
+    dilation: ints = ()
+    groups: int = 1
+    index_names = "n oh ow oc"
+    examples = [
+        case("u8[1,8,7,8]", "i8[3,3,8,5]", stride=(2, 1), pad=(0, 0, 0, 0), dilation=(1, 1)),
+        case("u8[2,7,4]", "i8[3,2,6]", stride=(1,), pad=(0, 2), dilation=(2,), groups=2),
+        case("i32[1,8,7,1]", "i8[3,3,1,1]", stride=(2, 1), pad=(0, 0, 0, 0), dilation=(1, 1)),
+    ]
+
+    def _wide(self) -> ConvChannelsLast:
+        return ConvChannelsLast(stride=self.stride, pad=self.pad, dilation=self.dilation, groups=self.groups)
+
+    def infer(self, x: TensorType, w: TensorType) -> TensorType:
+        require(x.dtype.is_integer and w.dtype.is_integer, lambda: f"{self.name} does not take {x} and {w}")
+        return self._wide().infer(x.with_dtype(t.i32), w.with_dtype(t.i32))
+
+    def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return self._wide().reference(x.astype(np.int32), w.astype(np.int32))
+
+    def element(self, i: tuple[Expr, ...], x: Tensor, w: Tensor) -> Expr:
+        return self._wide().element(i, _widened(x), _widened(w))
+
+
+def _widened(x: Tensor) -> Tensor:
+    """`x`, read as i32."""
+
+    def load(index: tuple[Expr, ...], outside: Expr | None) -> Expr:
+        return cast(x.at(*index, outside=None if outside is None else 0), t.i32)
+
+    return Tensor(x.type.with_dtype(t.i32), load)
 
 
 def _pool_infer(pool: Pool, x: TensorType) -> TensorType:
