@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backends.c.build import build_library
+from backends.c.calls import PreparedCall
 from backends.c.ports import Ports, failed_run
-from compiler.errors import CompileError, ModelError, ToolError
+from compiler.errors import ModelError, ToolError
 
 _ALIGNMENT = 64
 _POOL_ERRORS = "the thread pool could not start"
+_SHAPES_KEPT = 256
+"""How many combinations of input shapes a model remembers: enough for the lengths of most sequences."""
 
 
 class CModel:
@@ -32,41 +35,53 @@ class CModel:
         self._library = ctypes.CDLL(str(build_library(folder, manifest, options)))
         prefix = manifest["prefix"]
         self._call = getattr(self._library, f"{prefix}_call")
-        self._call.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_size_t, ctypes.c_void_p]
-        self._call.restype = ctypes.c_int
+        self._call.restype = ctypes.c_int  # it gets ctypes values only, which need no argtypes: converting takes longer
         self._arena_bytes = getattr(self._library, f"{prefix}_call_arena_bytes")
-        self._arena_bytes.argtypes = [ctypes.c_void_p]
         self._arena_bytes.restype = ctypes.c_int64
         self._strerror = getattr(self._library, f"{prefix}_strerror")
         self._strerror.restype = ctypes.c_char_p
         self._weights = _map_weights(folder, manifest)
-        self._arena: np.ndarray = np.empty(0, np.uint8)
+        self._weights_at = ctypes.c_void_p(self._weights.ctypes.data)
+        self._arena_of(0)
+        self._calls: dict[tuple[tuple[int, ...], ...], PreparedCall] = {}
         self._pool_storage, self._pool = _start_pool(self._library, int(getattr(options, "threads", 1)))
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises UsageError for inputs that do not fit, CompileError for a failing run."""
-        arrays = self.ports.arrays(feeds)
-        sizes = self.ports.sizes(arrays)
-        dims = np.array([sizes[name] for name in self.ports.dims] or [0], dtype=np.int64)
-        needed = int(self._arena_bytes(dims.ctypes.data))
-        if needed < 0:
-            raise CompileError("E0501", "a tensor would have a negative size, or be too large", exit_code=5)
-        results = self.ports.memories(sizes)
-        told = np.zeros(max(1, len(self.ports.told)), np.int64)
-        addresses = [a.ctypes.data for a in (*arrays, *results)]
-        addresses += [told.ctypes.data + i * told.itemsize for i in range(len(self.ports.told))]
-        pointers = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
-        arena = self._arena_of(needed)
-        status = self._call(pointers, dims.ctypes.data, self._weights.ctypes.data, arena, needed, self._pool)
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name. Raises UsageError for inputs that do not fit, CompileError for a failing run.
+
+        Those named in `outputs` are written into the arrays there: C-contiguous, of the type and the shape of the
+        output, and apart from all others.
+        """
+        arrays = self.ports.as_they_are(feeds)
+        call = None if arrays is None else self._calls.get(tuple([array.shape for array in arrays]))
+        if arrays is None or call is None:
+            arrays = self.ports.arrays(feeds)
+            call = self._prepared(arrays)
+        results = call.memories() if outputs is None else call.given(outputs, arrays)
+        call.point(arrays, results)
+        if call.needed > self._room:
+            self._arena_of(call.needed)
+        status = self._call(call.pointers, call.dims, self._weights_at, self._arena_at, call.arena_bytes, self._pool)
         if status != 0:
             raise failed_run(status, self._strerror(status).decode())
-        return self.ports.results(results, {**sizes, **dict(zip(self.ports.told, told.tolist()))})
+        return call.results(results)
 
-    def _arena_of(self, needed: int) -> int:
-        """The address of an aligned arena of at least `needed` bytes, kept from call to call."""
-        if self._arena.nbytes < needed + _ALIGNMENT:
-            self._arena = np.empty(needed + _ALIGNMENT, np.uint8)
-        return (self._arena.ctypes.data + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+    def _prepared(self, arrays: Sequence[np.ndarray]) -> PreparedCall:
+        """What a call with inputs of these shapes needs, kept for the next one."""
+        key = tuple(array.shape for array in arrays)
+        if key not in self._calls:
+            if len(self._calls) >= _SHAPES_KEPT:
+                self._calls.clear()
+            self._calls[key] = PreparedCall(self.ports, self.ports.sizes(arrays), self._arena_bytes)
+        return self._calls[key]
+
+    def _arena_of(self, needed: int) -> None:
+        """Makes room for `needed` bytes at an aligned address, which is kept from call to call."""
+        self._arena = np.empty(needed + _ALIGNMENT, np.uint8)
+        self._arena_at = ctypes.c_void_p(-(-self._arena.ctypes.data // _ALIGNMENT) * _ALIGNMENT)
+        self._room = needed
 
     def close(self) -> None:
         """Stops the model's threads."""

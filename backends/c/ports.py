@@ -58,6 +58,12 @@ class Port:
         return stored(np.ascontiguousarray(array).reshape(array.shape))
 
 
+def _several(all_kinds: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """The kinds of those inputs or outputs that are several tensors of C."""
+    found = {key.removeprefix(f"{side} "): kind for key, kind in all_kinds.items() if key.startswith(f"{side} ")}
+    return {name: kind for name, kind in found.items() if kind[0] in ("sequence", "optional")}
+
+
 class Ports:
     """What a model takes and gives. `told` are the sizes of outputs that only a run tells, `kinds` what inputs and
     outputs are to callers, where that is not the tensors of C."""
@@ -71,6 +77,33 @@ class Ports:
         self._bounds = {dim["name"]: (int(dim["min"]), dim["max"]) for dim in manifest["dims"]}
         self._equal = [(parse_dim(a), parse_dim(b)) for a, b in manifest.get("equal_dims", [])]
         self._demanded_by = dict(zip(self._equal, manifest.get("equal_dims_nodes", [])))
+        self._taken = [(port.name, port.type.dtype.numpy) for port in self.inputs]
+        stored_otherwise = any(port.type.dtype.bits < 8 for port in self.inputs)
+        self._is_plain = not stored_otherwise and not any(key.startswith("input ") for key in self.kinds)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The outputs as callers know them."""
+        several = _several(self.kinds, "output")
+        inner = {each for name, kind in several.items() for each in kinds.tensor_names(kind, name)}
+        return [*several, *(port.name for port in self.outputs if port.name not in inner)]
+
+    def as_they_are(self, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
+        """The inputs in order where C takes the very arrays, as far as types go; None where `arrays` must look at them.
+
+        Shapes are not looked at.
+        """
+        if not self._is_plain or len(feeds) != len(self._taken):
+            return None
+        arrays: list[np.ndarray] = []
+        for name, dtype in self._taken:
+            array = feeds.get(name)
+            if type(array) is not np.ndarray or not array.flags.c_contiguous:
+                return None
+            if array.dtype is not dtype and array.dtype != dtype:
+                return None
+            arrays.append(array)
+        return arrays
 
     def arrays(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         """The inputs in order, as C takes them. Raises UsageError for what does not fit."""
@@ -84,8 +117,7 @@ class Ports:
 
     def _check_names(self, feeds: Mapping[str, Any]) -> None:
         """Raises UsageError for an input that is missing, if it is none of C, or that the model does not have."""
-        several = {key.removeprefix("input "): kind for key, kind in self.kinds.items()
-                   if key.startswith("input ") and kind[0] in ("sequence", "optional")}  # fmt: skip
+        several = _several(self.kinds, "input")
         for name, kind in several.items():
             if name not in feeds:
                 raise UsageError("E0208", f"input '{name}' is missing", help=f"it is a value of kind {kind[0]}")
@@ -125,7 +157,7 @@ class Ports:
             shape = tuple(evaluate(size, sizes) for size in port.type.shape)
             count = math.prod(shape)
             array = memory if memory.size == count else memory[:count].copy()
-            results[port.name] = array.reshape(shape)
+            results[port.name] = array if array.shape == shape else array.reshape(shape)
         return kinds.decode(self.kinds, results)
 
 
