@@ -1,6 +1,6 @@
-"""Timing compiled models, alone or beside ONNX Runtime: each side in a process of its own, taking turns in blocks.
+"""Timing compiled models, alone or beside other runtimes: each side in a process of its own, taking turns in blocks.
 
-Blocks of the sides alternate with a pause between, so that what the machine does meanwhile falls on both; outputs are
+Blocks of the sides alternate with a pause between, so that what the machine does meanwhile falls on all; outputs are
 compared before anything is timed. Nothing here judges a time.
 """
 
@@ -10,23 +10,26 @@ import multiprocessing
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compiler.errors import CompileError
+
+if TYPE_CHECKING:
+    from compiler.verify import Tolerance
 
 _PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of those compared: `kind` is "sesame" (then `path` is an artifact) or "onnxruntime" (an .onnx file)."""
+    """One of those compared: `kind` is "sesame" (then `path` is an artifact) or one of `rivals` (an .onnx file)."""
 
     kind: str
     path: str
@@ -42,18 +45,60 @@ class Schedule:
     warmup: int
 
 
-def measure(sides: Sequence[Side], feeds: Mapping[str, np.ndarray], schedule: Schedule) -> dict[str, Any]:
-    """Times of every side in milliseconds, peak memory in MB, and how the outputs compare, in plain values.
+class SideError(CompileError):
+    """What was wrong with one side, which is `side`."""
 
-    Raises the CompileError of a side that cannot load or run.
+    def __init__(self, side: Side, code: str, message: str, help: str | None, exit_code: int) -> None:
+        super().__init__(code, message, help=help, exit_code=exit_code)
+        self.side = side
+
+
+def measure(
+    artifact: str | Path,
+    model: str | Path | None,
+    rivals: Sequence[str],
+    threads: Sequence[int],
+    feeds: Mapping[str, np.ndarray],
+    schedule: Schedule,
+    tolerance: Tolerance | None = None,
+) -> dict[str, Any]:
+    """Times of an artifact and of rivals that run the model it was made from, in plain values: a side for each and each
+    number of threads, how outputs compare, and ratios of median times on the wall.
+
+    Those with the same number of threads take turns. Times are in milliseconds, memory in MB. Raises SideError for a
+    side that cannot load or run.
     """
-    from compiler.verify import compare_outputs
+    record: dict[str, Any] = {"sides": [], "outputs": [], "ratios": []}
+    for count in threads:
+        sides = [Side("sesame", str(artifact), count), *(Side(kind, str(model), count) for kind in rivals)]
+        described, comparisons = _measure_sides(sides, feeds, schedule, tolerance)
+        record["sides"] += described
+        record["outputs"] += comparisons
+        if rivals:
+            record["ratios"].append(_ratios(described))
+    return {
+        **record,
+        "threads": list(threads),
+        "runs": schedule.repeat * schedule.blocks,
+        "blocks": schedule.blocks,
+        "warmup": schedule.warmup,
+        "processor": processor(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
 
-    workers = [_Worker(side, feeds) for side in sides]
+
+def _measure_sides(
+    sides: Sequence[Side], feeds: Mapping[str, np.ndarray], schedule: Schedule, tolerance: Tolerance | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The sides with their times, and how the outputs of the first compare with those of the others."""
+    workers: list[_Worker] = []
     try:
+        for side in sides:
+            workers.append(_Worker(side, feeds))
         ready = [worker.wait() for worker in workers]
-        outputs = [worker.ask("outputs") for worker in workers]
-        comparisons = [c.to_json() for c in compare_outputs(outputs[0], outputs[1])] if len(sides) > 1 else []
+        comparisons = _compared(workers, tolerance)
         for worker in workers:
             worker.ask("block", schedule.warmup)
         times: list[list[tuple[float, float]]] = [[] for _ in sides]
@@ -65,29 +110,37 @@ def measure(sides: Sequence[Side], feeds: Mapping[str, np.ndarray], schedule: Sc
     finally:
         for worker in workers:
             worker.stop()
-    described = [_side(*item) for item in zip(sides, ready, times, peaks)]
-    record: dict[str, Any] = {
-        "sides": described,
-        "outputs": comparisons,
-        "threads": sides[0].threads,
-        "runs": schedule.repeat * schedule.blocks,
-        "blocks": schedule.blocks,
-        "warmup": schedule.warmup,
-        "processor": processor(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    if len(sides) > 1:
-        record["ratio"] = described[0]["wall_ms"]["median"] / described[1]["wall_ms"]["median"]
-    return record
+    return [_side(*item) for item in zip(sides, ready, times, peaks)], comparisons
 
 
-def _side(side: Side, ready: dict[str, float], times: list[tuple[float, float]], peak: float) -> dict[str, Any]:
+def _compared(workers: Sequence[_Worker], tolerance: Tolerance | None) -> list[dict[str, Any]]:
+    from compiler.verify import Comparison, compare_outputs
+
+    ours = workers[0].ask("outputs", [])
+    found = []
+    for worker in workers[1:]:
+        theirs = worker.ask("outputs", list(ours))
+        of_whom = {"against": worker.side.kind, "threads": worker.side.threads}
+        lacking = [Comparison(name, "", False, reason="there is no such output") for name in ours if name not in theirs]
+        found += [{**c.to_json(), **of_whom} for c in [*compare_outputs(ours, theirs, tolerance), *lacking]]
+    return found
+
+
+def _ratios(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The median of the first side over those of the others, and over the best of them: less than 1 is faster."""
+    ours, *theirs = ((side["name"], side["wall_ms"]["median"]) for side in sides)
+    each = {name: ours[1] / median for name, median in theirs}
+    best = max(each, key=lambda name: each[name])
+    return {"threads": sides[0]["threads"], "best": best, "ratio": each[best], "each": each}
+
+
+def _side(side: Side, ready: dict[str, Any], times: list[tuple[float, float]], peak: float) -> dict[str, Any]:
     package = "sesame-compiler" if side.kind == "sesame" else side.kind
     return {
         "name": side.kind,
         "version": metadata.version(package),
+        "threads": side.threads,
+        "precision": ready["precision"],
         "path": side.path,
         "wall_ms": _spread([w for w, _ in times]),
         "cpu_ms": _spread([c for _, c in times]),
@@ -117,6 +170,7 @@ class _Worker:
     """A process that has one side loaded and answers requests."""
 
     def __init__(self, side: Side, feeds: Mapping[str, np.ndarray]) -> None:
+        self.side = side
         context = multiprocessing.get_context("spawn")  # a fork would share our memory and count it
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, side, dict(feeds)), daemon=True)
@@ -132,12 +186,10 @@ class _Worker:
             ok, answer = self.connection.recv()
         except EOFError as error:
             self.process.join()
-            raise CompileError(
-                "E0502", f"the process that ran the model died with status {self.process.exitcode}", exit_code=70
-            ) from error
+            message = f"the process that ran {self.side.kind} died with status {self.process.exitcode}"
+            raise SideError(self.side, "E0502", message, None, 70) from error
         if not ok:
-            code, message, help_, status = answer
-            raise CompileError(code, message, help=help_, exit_code=status)
+            raise SideError(self.side, *answer)
         return answer
 
     def stop(self) -> None:
@@ -152,12 +204,13 @@ def _serve(connection: Connection, side: Side, feeds: dict[str, np.ndarray]) -> 
 
     try:
         before, start = peak_rss_mb(), time.perf_counter()
-        run = _runner(side, feeds)
-        connection.send((True, {"load_ms": (time.perf_counter() - start) * 1e3, "before_mb": before}))
+        run, outputs, precision = _runner(side, feeds)
+        load_ms = (time.perf_counter() - start) * 1e3
+        connection.send((True, {"load_ms": load_ms, "before_mb": before, "precision": precision}))
         while True:
             what, *arguments = connection.recv()
             if what == "outputs":
-                connection.send((True, run()))
+                connection.send((True, outputs(arguments[0])))
             elif what == "block":
                 connection.send((True, [_timed(run) for _ in range(arguments[0])]))
             else:
@@ -168,25 +221,28 @@ def _serve(connection: Connection, side: Side, feeds: dict[str, np.ndarray]) -> 
         connection.send((False, (error.code, error.message, error.help, error.exit_code)))
 
 
-def _timed(run: Any) -> tuple[float, float]:
+def _timed(run: Callable[[], Any]) -> tuple[float, float]:
     """Wall and processor seconds of one run, all threads counted."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    cpu, wall = time.process_time(), time.perf_counter()
     run()
-    return time.perf_counter() - wall, time.process_time() - cpu
+    taken = time.perf_counter() - wall
+    return taken, time.process_time() - cpu
 
 
-def _runner(side: Side, feeds: dict[str, np.ndarray]) -> Any:
-    """A function of no arguments that runs the side once; the outputs by name."""
+def _runner(
+    side: Side, feeds: dict[str, np.ndarray]
+) -> tuple[Callable[[], Any], Callable[[Sequence[str]], dict[str, Any]], str]:
+    """A function that runs the side once, one that runs it and gives the outputs by name, and the side's precision."""
     if side.kind == "sesame":
         from compiler.artifact import Artifact
 
         model = Artifact(side.path).load(threads=side.threads)
-        return lambda: model.run(feeds)
-    from compiler.verify import onnxruntime_session
+        return lambda: model.run(feeds), lambda _: model.run(feeds), "as the model"
+    from compiler.rivals import RIVALS, ran
 
-    session = onnxruntime_session(side.path, threads=side.threads)
-    names = [output.name for output in session.get_outputs()]
-    return lambda: dict(zip(names, session.run(names, feeds)))
+    runtime = RIVALS[side.kind](side.path, side.threads)
+    run = runtime.runner(feeds)
+    return run, lambda names: runtime.outputs(ran(runtime, run), names), runtime.precision
 
 
-__all__ = ["Schedule", "Side", "measure", "processor"]
+__all__ = ["Schedule", "Side", "SideError", "measure", "processor"]

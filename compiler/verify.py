@@ -239,7 +239,7 @@ def run_onnxruntime(
     try:
         return dict(zip(names, session.run(names, dict(feeds))))
     except Exception as error:
-        raise unverified(f"ONNX Runtime cannot run this model on these inputs: {_first_line(error)}") from error
+        raise unverified(f"ONNX Runtime cannot run this model on these inputs: {first_line(error)}") from error
 
 
 def onnxruntime_session(
@@ -270,7 +270,7 @@ def onnxruntime_session(
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise unverified(f"ONNX Runtime refuses this model: {_first_line(error)}") from error
+        raise unverified(f"ONNX Runtime refuses this model: {first_line(error)}") from error
 
 
 def _headers(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
@@ -293,10 +293,11 @@ def run_onnx_reference(model: str | Path | onnx.ModelProto, feeds: Mapping[str, 
         results = evaluator.run(None, dict(feeds))
         return dict(zip(evaluator.output_names, results))  # type: ignore[arg-type]
     except Exception as error:
-        raise unverified(f"the onnx reference evaluator cannot run this model: {_first_line(error)}") from error
+        raise unverified(f"the onnx reference evaluator cannot run this model: {first_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of another package says, in short."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:400]
 
 
@@ -336,6 +337,7 @@ __all__ = [
     "compare",
     "compare_nodes",
     "compare_outputs",
+    "first_line",
     "interpret",
     "map_values",
     "onnxruntime_session",

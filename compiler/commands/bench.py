@@ -1,9 +1,10 @@
-"""sesame bench: a compiled model beside ONNX Runtime, on the same inputs, threads and machine."""
+"""sesame bench: a compiled model beside other runtimes, on the same inputs, threads and machine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,18 +26,24 @@ from compiler.commands.arguments import (
 from compiler.commands.console import Console, command, table
 from compiler.errors import EXIT_MISMATCH, EXIT_OK, UsageError
 
+if TYPE_CHECKING:
+    from compiler.artifact import Artifact
+
 
 @command()
 def bench(
     console: Console,
     subject: Subject,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="onnxruntime", help="What to compare with.")
+        list[str] | None,
+        typer.Option("--against", metavar="onnxruntime|openvino", help="What to compare with; may be repeated."),
     ] = None,
     model: Annotated[
         Path | None, typer.Option("--model", help="The .onnx file that an artifact was made from.")
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of either side.")] = 1,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", min=1, help="Threads of every side; may be repeated.")
+    ] = None,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs in a block.")] = 20,
     blocks: Annotated[int, typer.Option("--blocks", min=1, help="Blocks of each side, interleaved.")] = 5,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Runs of each side before anything is timed.")] = 5,
@@ -52,52 +59,66 @@ def bench(
     """Time a compiled model, after its outputs were compared; status 1 where they differ."""
     from compiler import bench as measure
 
-    if against not in (None, "onnxruntime", "ort"):
-        raise UsageError("E0214", f"cannot bench against '{against}'", help="--against onnxruntime")
+    rivals = _rivals(against or [])
+    counts = list(dict.fromkeys(threads or [1]))
     with scratch_folder() as scratch:
-        opened = open_subject(
-            console, subject, target, dim, target_options(threads, march, opt_level, winograd=winograd), Path(scratch)
-        )
+        options = target_options(counts[0], march, opt_level, winograd=winograd)
+        opened = open_subject(console, subject, target, dim, options, Path(scratch))
         source = subject if opened.model is not None else model
-        if against is not None and source is None:
+        if rivals and source is None:
             raise UsageError(
                 "E0214", "comparing needs the model that the artifact was made from", help="--model FILE.onnx"
             )
         feeds = gather_feeds(console, opened.signature, inputs, single, seed, opened.sizes)
-        sides = [measure.Side("sesame", str(opened.artifact.folder), threads)]
-        if against is not None:
-            sides.append(measure.Side("onnxruntime", str(source), threads))
+        _build(console, opened.artifact)
+        schedule = measure.Schedule(repeat, blocks, warmup)
         with console.stage("measure"):
-            record = measure.measure(sides, feeds, measure.Schedule(repeat, blocks, warmup))
+            record = measure.measure(opened.artifact.folder, source, rivals, counts, feeds, schedule)
     console.result(lambda: _text(record), record)
     return EXIT_OK if all(c["ok"] for c in record["outputs"]) else EXIT_MISMATCH
 
 
+def _rivals(texts: Sequence[str]) -> list[str]:
+    """The names of rivals, each once, in order. Raises UsageError for one that is none."""
+    if not texts:
+        return []
+    from compiler.rivals import RIVALS, rival_name
+
+    named = {text: rival_name(text) for text in texts}
+    for text, name in named.items():
+        if name is None:
+            raise UsageError("E0214", f"cannot bench against '{text}'", help=f"rivals: {', '.join(RIVALS)}")
+    return list(dict.fromkeys(name for name in named.values() if name is not None))
+
+
+def _build(console: Console, artifact: Artifact) -> None:
+    """Builds what the sides load, where the target builds anything, so that no time of loading has it."""
+    with console.stage("build"):
+        loaded = artifact.load()
+        getattr(loaded, "close", lambda: None)()
+
+
 def _text(record: dict[str, Any]) -> str:
-    rows = []
-    for side in record["sides"]:
-        wall, cpu = side["wall_ms"], side["cpu_ms"]
-        rows.append(
-            [
-                side["name"],
-                side["version"],
-                *(f"{wall[k]:.4g}" for k in ("median", "min", "max")),
-                f"{cpu['median']:.4g}",
-                f"{side['load_ms']:.4g}",
-                f"{side['peak_rss_mb']:.0f}",
-            ]
-        )
-    header = ["", "version", "median ms", "min", "max", "cpu ms", "load ms", "peak MB"]
+    header = ["", "version", "precision", "threads", "median ms", "min", "max", "cpu ms", "min", "max", "load ms"]
     lines = [
-        table(header, rows, right=range(2, 8)),
-        f"threads {record['threads']}, {record['runs']} runs each, {record['processor']}",
+        table([*header, "peak MB"], [_row(side) for side in record["sides"]], right=range(3, 12)),
+        f"{record['runs']} runs each, {record['processor']}",
     ]
-    if "ratio" in record:
-        lines.append(f"ratio    {record['ratio']:.3f} (median wall, sesame / onnxruntime: less than 1 is faster)")
+    for ratios in record["ratios"]:
+        each = [f"{ratio:.3f} of {name}" for name, ratio in ratios["each"].items()]
+        each += [f"{ratios['ratio']:.3f} of the best"] if len(each) > 1 else []
+        lines.append(f"ratio    threads {ratios['threads']}: {', '.join(each)} (median wall; less than 1 is faster)")
     for output in record["outputs"]:
         said = "agrees" if output["ok"] else "DIFFERS: the times are of different answers"
-        lines.append(f"output   {output['name']}: {said} (relative {output['relative']:.3g})")
+        whose = f"{output['against']}, threads {output['threads']}"
+        lines.append(f"output   {output['name']} ({whose}): {said} (relative {output['relative']:.3g})")
     return "\n".join(lines)
+
+
+def _row(side: dict[str, Any]) -> list[str]:
+    spreads = [f"{side[kind][key]:.4g}" for kind in ("wall_ms", "cpu_ms") for key in ("median", "min", "max")]
+    said = [side["name"], side["version"], side["precision"], str(side["threads"])]
+    return [*said, *spreads, f"{side['load_ms']:.4g}", f"{side['peak_rss_mb']:.0f}"]
 
 
 __all__ = ["bench"]

@@ -22,6 +22,7 @@ _PACKAGES = (
     "rich",
     "ziglang",
     "onnxruntime",
+    "openvino",
 )
 _SIMD = (
     "__SSE4_2__",

@@ -19,7 +19,18 @@ ALLOWED = {"ir": {"ir"}, "compiler": {"ir", "compiler"}, "backends": {"ir", "com
 
 OUTSIDE = {
     "ir": {"numpy", "lark", "ml_dtypes", "PIL"},  # Pillow is optional: only the meaning of image ops asks for it
-    "compiler": {"numpy", "onnx", "ml_dtypes", "networkx", "typer", "click", "rich", "onnxruntime", "google"},
+    "compiler": {
+        "numpy",
+        "onnx",
+        "ml_dtypes",
+        "networkx",
+        "typer",
+        "click",
+        "rich",
+        "onnxruntime",
+        "openvino",
+        "google",
+    },
     "backends": {"numpy", "ml_dtypes", "ziglang"},
 }
 """What each package may import of others, besides the standard library."""

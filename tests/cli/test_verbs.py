@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from tests.cli.conftest import DIGITS, Sesame
+from compiler.errors import CompileError
+from compiler.rivals import OpenVino
+from tests.cli.conftest import DIGITS, Sesame, affine_model
 
 
 def test_compile_writes_a_folder_that_runs(sesame: Sesame, model: Path, tmp_path: Path) -> None:
@@ -151,7 +155,42 @@ def test_bench_beside_onnxruntime(sesame: Sesame, artifact: Path) -> None:
     done = sesame("bench", artifact, "--model", artifact.parent / "affine.onnx", "--against", "onnxruntime",
                   "--repeat", "2", "--blocks", "2", "--format", "json")  # fmt: skip
     assert done.status == 0, done.err
-    assert done.json["outputs"][0]["ok"] and done.json["ratio"] > 0
+    assert done.json["outputs"][0]["ok"] and done.json["ratios"][0]["ratio"] > 0
+
+
+def test_bench_beside_several_at_several_numbers_of_threads(sesame: Sesame, artifact: Path) -> None:
+    pytest.importorskip("openvino")
+    options = ["--model", artifact.parent / "affine.onnx", "--repeat", "2", "--blocks", "2", "--format", "json"]
+    rivals = ["--against", "openvino", "--against", "ort", "--against", "onnxruntime"]
+    done = sesame("bench", artifact, *options, *rivals, "--threads", "2", "--threads", "1", "--dim", "N=3")
+    assert done.status == 0, done.err
+    names = ["sesame", "openvino", "onnxruntime"]
+    assert [(side["name"], side["threads"]) for side in done.json["sides"]] == [(n, t) for t in (2, 1) for n in names]
+    assert [side["precision"] for side in done.json["sides"]][:2] == ["as the model", "f32"]
+    assert [(o["name"], o["against"], o["threads"], o["ok"]) for o in done.json["outputs"]] == [
+        ("y", name, threads, True) for threads in (2, 1) for name in names[1:]
+    ]
+    for ratios in done.json["ratios"]:
+        assert ratios["ratio"] == max(ratios["each"].values()) == ratios["each"][ratios["best"]]
+
+
+def test_bench_says_what_differs(sesame: Sesame, artifact: Path) -> None:
+    other = affine_model(op_type="Neg")
+    onnx.save(other, "other.onnx")
+    done = sesame("bench", artifact, "--model", "other.onnx", "--against", "ort", "--repeat", "1", "--blocks", "1")
+    assert done.status == 1 and "y (onnxruntime, threads 1): DIFFERS" in done.out
+
+
+def test_bench_refuses_a_rival_that_there_is_not(sesame: Sesame, artifact: Path) -> None:
+    done = sesame("bench", artifact, "--against", "ort", "--against", "abacus")
+    assert done.status == 2 and "cannot bench against 'abacus'" in done.err and "onnxruntime, openvino" in done.err
+
+
+def test_a_rival_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(CompileError, match=r"sesame-compiler\[openvino\]") as caught:
+        OpenVino("net.onnx", 1)
+    assert caught.value.exit_code == 7
 
 
 def test_ops(sesame: Sesame) -> None:
