@@ -22,7 +22,8 @@ class CBackend(Backend):
     """Options: `march` is the processor the code is tiled and built for ("native", or a name the C compiler knows),
     `threads` how many a loaded model uses, `weights` "file" or "embed", `opt` and `cc` what it is built with when it is
     loaded, `sanitize` a +-separated list of sanitizers to build with, `winograd` whether convolutions may be done by
-    Winograd's filtering, which rounds otherwise than plain sums do."""
+    Winograd's filtering, which rounds otherwise than plain sums do. With `profile` the code takes the time of each call
+    of a kernel, into memory that the caller gives."""
 
     name: ClassVar[str] = "c"
     description: ClassVar[str] = "C11 source, weights file and CMake project; built with the host's C compiler to run"
@@ -34,6 +35,7 @@ class CBackend(Backend):
     cc: str = ""
     sanitize: str = ""
     winograd: bool = True
+    profile: bool = False
 
     def accepts(self, node: Node) -> bool | str:
         """True, or why C code cannot be made for the node as it is."""

@@ -101,7 +101,7 @@ static int run(int count, char **values, void **memory) {
   int status = @UPPER@_OK;
   for (int i = 0; i < repeat && status == @UPPER@_OK; i++) {
     const double start = seconds();
-    status = @P@_call(io, dims, @WEIGHTS_ARG@, *arena, (size_t)arena_bytes, pool);
+    status = @P@_call(io, dims, @WEIGHTS_ARG@, *arena, (size_t)arena_bytes, pool@PROFILE@);
     const double took = seconds() - start;
     best = took < best ? took : best;
     sum += took;
@@ -141,6 +141,7 @@ def bench_source(model: Model) -> str:
         "DIMS": _dims(model),
         "BYTES": _bytes(model),
         "WEIGHTS": "" if model.embed or not model.image.bytes else _READ_WEIGHTS.replace("@UPPER@", model.upper),
+        "PROFILE": ", NULL" if model.profile else "",
         "WEIGHTS_ARG": "NULL" if model.embed else "*weights",
     }
     text = _BODY

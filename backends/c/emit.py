@@ -28,8 +28,9 @@ def emit_program(program: Program, out_dir: Path, backend: CBackend, model: Any 
     options = EmitOptions(
         weights="embed" if backend.weights == "embed" else "file",
         lanes=lanes(backend),
-        target=dataclasses.asdict(backend),
+        target={key: value for key, value in dataclasses.asdict(backend).items() if key != "profile" or value},
         source=getattr(getattr(model, "path", None), "name", None),
+        profile=backend.profile,
     )
     try:
         return write_project(program, out_dir, options)

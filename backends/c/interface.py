@@ -16,6 +16,7 @@ _LOCALS = (
     "io", "dims", "weights", "arena", "arena_bytes", "pool", "base", "data", "context", "needed", "total", "limit",
     "args", "invalid_index",
 )  # fmt: skip
+_PROFILE_LOCALS = ("profile", "start")
 _MEMORY = ["const void *weights", "void *arena", "size_t arena_bytes", "sesame_pool *pool"]
 
 
@@ -40,11 +41,14 @@ class Told:
 class Model:
     """The C names of a program: prefix, io fields, dims fields, and how to spell sizes."""
 
-    def __init__(self, program: Program, functions: dict[str, Function], image: Image, embed: bool) -> None:
+    def __init__(
+        self, program: Program, functions: dict[str, Function], image: Image, embed: bool, profile: bool = False
+    ) -> None:
         self.program = program
         self.functions = functions
         self.image = image
         self.embed = embed and image.bytes > 0
+        self.profile = profile
         self.prefix = identifier(program.name, "model")
         self.upper = self.prefix.upper()
         fields = Identifiers()
@@ -59,7 +63,7 @@ class Model:
         self._dims = Identifiers()
         for size in self.sizes:
             self._dims.of(size)
-        self.locals = Identifiers(_LOCALS)
+        self.locals = Identifiers((*_LOCALS, *(_PROFILE_LOCALS if profile else ())))
         self._local_dims = {size: self.locals.fresh(size) for size in (*self.sizes, *program.limits)}
 
     def dim(self, name: str) -> str:
@@ -112,6 +116,9 @@ def _header_constants(model: Model, out: Writer) -> None:
     out.line(f"#define {model.upper}_WEIGHTS_BYTES {model.image.bytes}")
     if all(isinstance(slot.bytes, int) for slot in model.program.slots):
         out.line(f"#define {model.upper}_ARENA_BYTES {static_slot_bytes(model.program)}")
+    if model.profile:
+        out.line("/* How many calls of kernels there are: `profile` has two numbers for each. */")
+        out.line(f"#define {model.upper}_PROFILE_STEPS {sum(1 for _ in model.program.calls())}")
     out.line()
     if model.embed:
         out.line("/* The weights, compiled in. */")
@@ -145,13 +152,17 @@ def _header_types(model: Model, out: Writer) -> None:
     out.line()
 
 
+def _memory(model: Model) -> list[str]:
+    return [*_MEMORY, "int64_t *profile"] if model.profile else _MEMORY
+
+
 def run_head(model: Model) -> list[str]:
     """The head of NAME_run, in lines."""
     dims = [f"const {model.prefix}_dims *dims"] if model.sizes else []
     parts = [
         f"const {model.prefix}_io *io",
         *dims,
-        *_MEMORY,
+        *_memory(model),
     ]
     return wrapped(f"int {model.prefix}_run(", parts, ")")
 
@@ -161,7 +172,7 @@ def call_head(model: Model) -> list[str]:
     parts = [
         "void *const *io",
         "const int64_t *dims",
-        *_MEMORY,
+        *_memory(model),
     ]
     return wrapped(f"int {model.prefix}_call(", parts, ")")
 
@@ -178,11 +189,18 @@ def _header_functions(model: Model, out: Writer) -> None:
         out.line()
 
     weights = "`weights` is not used; `arena`" if model.embed else "`weights` and `arena`"
+    profiled = (
+        "\n * Adds the nanoseconds that each call of a kernel took, and how often it ran, to the pairs in `profile`,"
+        "\n * in the order of the calls; it may be null."
+        if model.profile
+        else ""
+    )
     invalid = " 0 if they are out of bounds." if model.sizes else ""
     declare(f"Bytes of working memory that a run needs.{invalid}", [arena_head(model)])
     declare(
         f"Runs the model. {weights} must be aligned to {ALIGNMENT} bytes. With a null pool it\n"
-        " * runs in the calling thread. Returns a status; the outputs hold nothing useful unless it is OK.",
+        " * runs in the calling thread. Returns a status; the outputs hold nothing useful unless it is OK."
+        f"{profiled}",
         run_head(model),
     )
     declare("What a status says.", [f"const char *{model.prefix}_strerror(int status)"])

@@ -18,6 +18,7 @@ from backends.c.build import build_library
 from backends.c.calls import PreparedCall
 from backends.c.ports import Ports, failed_run
 from compiler.errors import ModelError, ToolError
+from ir.dims import evaluate, parse_dim
 
 _ALIGNMENT = 64
 _POOL_ERRORS = "the thread pool could not start"
@@ -26,7 +27,11 @@ _SHAPES_KEPT = 256
 
 
 class CModel:
-    """A compiled model in memory. `run` may be called from one thread at a time; make another CModel for another."""
+    """A compiled model in memory. `run` may be called from one thread at a time; make another CModel for another.
+
+    Where it was compiled with `profile`, `steps` are its calls of kernels, and each run adds to `profile`,
+    i64[steps,2], the nanoseconds that each took and how often it ran.
+    """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], options: Any) -> None:
         self.folder = folder
@@ -44,6 +49,10 @@ class CModel:
         self._weights_at = ctypes.c_void_p(self._weights.ctypes.data)
         self._arena_of(0)
         self._calls: dict[tuple[tuple[int, ...], ...], PreparedCall] = {}
+        self._options = options
+        self.steps: list[Mapping[str, Any]] = list(manifest.get("steps", ()))
+        self.profile = np.zeros((len(self.steps), 2), np.int64)
+        self._more = (ctypes.c_void_p(self.profile.ctypes.data),) if "steps" in manifest else ()
         self._pool_storage, self._pool = _start_pool(self._library, int(getattr(options, "threads", 1)))
 
     def run(
@@ -63,7 +72,9 @@ class CModel:
         call.point(arrays, results)
         if call.needed > self._room:
             self._arena_of(call.needed)
-        status = self._call(call.pointers, call.dims, self._weights_at, self._arena_at, call.arena_bytes, self._pool)
+        status = self._call(
+            call.pointers, call.dims, self._weights_at, self._arena_at, call.arena_bytes, self._pool, *self._more
+        )
         if status != 0:
             raise failed_run(status, self._strerror(status).decode())
         return call.results(results)
@@ -76,6 +87,20 @@ class CModel:
                 self._calls.clear()
             self._calls[key] = PreparedCall(self.ports, self.ports.sizes(arrays), self._arena_bytes)
         return self._calls[key]
+
+    def costs(self, feeds: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """What each of `steps` costs with these inputs: "operations" and "bytes", None where only a run tells."""
+        sizes = self.ports.sizes(self.ports.arrays(feeds))
+        amounts = ("operations", "bytes")
+        return [{**step, **{what: _known(step[what], sizes) for what in amounts}} for step in self.steps]
+
+    def ceilings(self) -> dict[str, float]:
+        """What this machine can do with as many threads: "gflops" of f32, and "gbytes" read in a second from memory as
+        large as all that the model has touched. Raises ToolError."""
+        from backends.c.ceilings import measure_ceilings
+
+        touched = self._weights.nbytes + self._room
+        return measure_ceilings(self._options, int(self.manifest["lanes"]), self._options.threads, touched)
 
     def _arena_of(self, needed: int) -> None:
         """Makes room for `needed` bytes at an aligned address, which is kept from call to call."""
@@ -92,6 +117,13 @@ class CModel:
     def __del__(self) -> None:
         if getattr(self, "_pool", None) is not None:
             self.close()
+
+
+def _known(text: str, sizes: Mapping[str, int]) -> int | None:
+    try:
+        return evaluate(parse_dim(text), sizes)
+    except (KeyError, ValueError):
+        return None
 
 
 def _map_weights(folder: Path, manifest: Mapping[str, Any]) -> np.ndarray:

@@ -20,13 +20,16 @@ from ir.dims import Dim, Size, dim_text, greatest, names, symbol
 def model_source(model: Model, version: str) -> str:
     """The text of model.c."""
     out = Writer()
-    for text in ('#include "model.h"', "", "#include <string.h>", "", '#include "model_kernels.h"', ""):
+    clock = ["#include <time.h>"] if model.profile else []
+    for text in ('#include "model.h"', "", "#include <string.h>", *clock, "", '#include "model_kernels.h"', ""):
         out.line(text)
     body = Writer(1)
     steps = Steps(model, body)
     steps.write(model.program.steps)
     for name in steps.divided:
         _trampoline(model.functions[name], out)
+    if model.profile:
+        _clock(model, out)
     if model.sizes:
         _check_dims(model, out)
     _arena_function(model, out)
@@ -56,6 +59,14 @@ def _trampoline(function: Function, out: Writer) -> None:
         else:
             out.line("(void)context;")
         out.extend(wrapped(f"  {function.symbol}(", [*(f"args->{n}" for n in names), "begin", "end"], ");"))
+    out.line()
+
+
+def _clock(model: Model, out: Writer) -> None:
+    with out.block(f"static int64_t {model.prefix}_nanoseconds(void)"):
+        out.line("struct timespec now;")
+        out.line("timespec_get(&now, TIME_UTC);")
+        out.line("return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;")
     out.line()
 
 
@@ -138,6 +149,8 @@ def _run_function(model: Model, steps: Steps, out: Writer) -> None:
             out.line(line)
         if not steps.divided:
             out.line("(void)pool;")
+        if model.profile and not steps.profiled:
+            out.line("(void)profile;")
         out.line(f"return {status(model, 'OK')};")
     out.line()
 
@@ -189,7 +202,7 @@ def _uniform_functions(model: Model, out: Writer) -> None:
         out.line(f"if (io == NULL) return {status(model, 'ERROR_NULL')};")
         pointers = [f"io[{i}]" for i in range(len(model.fields) + len(model.told))] or ["0"]
         out.extend(wrapped(f"  const {model.prefix}_io pointers = {{", pointers, "};"))
-        dims = ""
+        dims, profile = "", ", profile" if model.profile else ""
         if model.sizes:
             out.line(f"if (dims == NULL) return {status(model, 'ERROR_NULL')};")
             values = [f"dims[{i}]" for i in range(len(model.sizes))]
@@ -197,4 +210,4 @@ def _uniform_functions(model: Model, out: Writer) -> None:
             dims = "&sizes, "
         else:
             out.line("(void)dims;")
-        out.line(f"return {model.prefix}_run(&pointers, {dims}weights, arena, arena_bytes, pool);")
+        out.line(f"return {model.prefix}_run(&pointers, {dims}weights, arena, arena_bytes, pool{profile});")

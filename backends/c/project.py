@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,8 @@ from backends.c.kernels import Function, emit_kernel
 from backends.c.model import model_source
 from backends.c.names import Identifiers, identifier
 from backends.c.weights import Image, layout, write_file, write_source
-from ir.dims import dim_text, greatest, names
+from ir.cost import cost
+from ir.dims import Limits, Size, Undecided, dim_text, greatest, names, substitute
 from ir.program import Program
 
 RUNTIME = Path(__file__).parent / "runtime"
@@ -36,13 +37,14 @@ class EmitOptions:
 
     `weights` is "file" (model.weights, which the caller reads or maps) or "embed" (a C array). `target` goes into the
     manifest as the target's options: plain JSON values, enough to find the backend again. `source` is the name of the
-    model's file.
+    model's file. With `profile` the code takes the time of each call of a kernel.
     """
 
     weights: Literal["file", "embed"] = "file"
     lanes: int = 16
     target: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
+    profile: bool = False
 
 
 def write_project(program: Program, out_dir: Path, options: EmitOptions | None = None) -> list[Path]:
@@ -54,7 +56,7 @@ def write_project(program: Program, out_dir: Path, options: EmitOptions | None =
     out_dir.mkdir(parents=True, exist_ok=True)
     functions = _functions(program, options)
     image = layout(program)
-    model = Model(program, functions, image, options.weights == "embed")
+    model = Model(program, functions, image, options.weights == "embed", options.profile)
     files = _write_sources(model, list(functions.values()), out_dir)
     digest, weights_file = _write_weights(model, image, out_dir)
     if weights_file is not None:
@@ -169,8 +171,33 @@ def _manifest(model: Model, options: EmitOptions, digest: str | None, files: lis
         "kernels": len(model.functions),
         "calls": sum(1 for _ in program.calls()),
         "nodes": nodes,
+        **({"steps": list(_steps(model))} if options.profile else {}),
         "files": files,
     }
+
+
+def _steps(model: Model) -> Iterator[dict[str, Any]]:
+    """What each call of a kernel costs, in the order of the times that the code takes."""
+    limits = model.program.limits
+    costs = {kernel.name: cost(kernel) for kernel in model.program.kernels}
+    for call in model.program.calls():
+        sizes = dict(zip(call.kernel.sizes, call.sizes))
+        own = costs[call.kernel.name]
+        operations, moved = (_at_most(substitute(size, sizes), limits) for size in (own.operations, own.bytes))
+        yield {
+            "function": model.functions[call.kernel.name].symbol,
+            "nodes": list(call.sources),
+            "operations": dim_text(operations),
+            "bytes": dim_text(moved),
+        }
+
+
+def _at_most(size: Size, limits: Limits[Size]) -> Size:
+    """A cost at the limits of sizes that only a run tells; as it is where they do not tell its greatest."""
+    try:
+        return greatest(size, limits)
+    except Undecided:
+        return size
 
 
 def _tensor(program: Program, field: Any) -> dict[str, Any]:

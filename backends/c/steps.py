@@ -33,6 +33,7 @@ class Steps:
         self.checks_indices = False
         self.known: set[str] = set()
         self.demands = [pair for pair in model.program.equal_dims if model.program.late(pair)]
+        self.profiled = 0
         self._slot_texts: dict[int, str] = {}
 
     def write(self, steps: list[Step] | tuple[Step, ...]) -> None:
@@ -42,13 +43,26 @@ class Steps:
                 self.out.line(f"/* {_sources_text(step.sources)} */")
             match step:
                 case Call():
-                    self._call(step)
+                    with self._profiling() if self.model.profile else nullcontext():
+                        self._call(step)
                 case Branch():
                     self._branch(step)
                 case Bind():
                     self._bind(step)
                 case Repeat():
                     self._repeat(step)
+
+    @contextmanager
+    def _profiling(self) -> Iterator[None]:
+        """Takes the time of a call, and adds it to what the caller's memory has for it."""
+        number, clock = self.profiled, f"{self.model.prefix}_nanoseconds()"
+        self.profiled += 1
+        with self.out.block(""):
+            self.out.line(f"const int64_t start = profile == NULL ? 0 : {clock};")
+            yield
+            with self.out.block("if (profile != NULL)"):
+                self.out.line(f"profile[{2 * number}] += {clock} - start;")
+                self.out.line(f"profile[{2 * number + 1}]++;")
 
     def _branch(self, step: Branch) -> None:
         blocks = [(f"if (*{self._pointer(step.condition)} != 0) {{", step.then, step.equal_then)]

@@ -24,10 +24,12 @@ from compiler.commands.arguments import (
     target_options,
 )
 from compiler.commands.console import Console, command, table
-from compiler.errors import EXIT_MISMATCH, EXIT_OK, UsageError
+from compiler.errors import EXIT_MISMATCH, EXIT_OK, UsageError, one_line
 
 if TYPE_CHECKING:
     from compiler.artifact import Artifact
+
+_NODES_SHOWN = 2
 
 
 @command()
@@ -47,6 +49,9 @@ def bench(
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs in a block.")] = 20,
     blocks: Annotated[int, typer.Option("--blocks", min=1, help="Blocks of each side, interleaved.")] = 5,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Runs of each side before anything is timed.")] = 5,
+    layers: Annotated[
+        bool, typer.Option("--layers/--no-layers", help="The time of each call of a kernel instead.")
+    ] = False,
     inputs: InputsOption = None,
     single: InputOption = None,
     seed: Seed = 0,
@@ -60,9 +65,12 @@ def bench(
     from compiler import bench as measure
 
     rivals = _rivals(against or [])
+    if layers and rivals:
+        raise UsageError("E0214", "--layers takes the times of the compiled model alone", help="leave --against out")
     counts = list(dict.fromkeys(threads or [1]))
     with scratch_folder() as scratch:
         options = target_options(counts[0], march, opt_level, winograd=winograd)
+        options |= {"profile": True} if layers else {}
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         source = subject if opened.model is not None else model
         if rivals and source is None:
@@ -71,11 +79,57 @@ def bench(
             )
         feeds = gather_feeds(console, opened.signature, inputs, single, seed, opened.sizes)
         _build(console, opened.artifact)
+        if layers:
+            return _layers(console, opened.artifact, feeds, counts, repeat * blocks, warmup)
         schedule = measure.Schedule(repeat, blocks, warmup)
         with console.stage("measure"):
             record = measure.measure(opened.artifact.folder, source, rivals, counts, feeds, schedule)
     console.result(lambda: _text(record), record)
     return EXIT_OK if all(c["ok"] for c in record["outputs"]) else EXIT_MISMATCH
+
+
+def _layers(
+    console: Console, artifact: Artifact, feeds: dict[str, Any], counts: list[int], repeat: int, warmup: int
+) -> int:
+    from compiler.layers import measure_layers
+
+    with console.stage("measure"):
+        found = [measure_layers(artifact.folder, feeds, threads, repeat, warmup) for threads in counts]
+    console.result(lambda: "\n\n".join(map(_layers_text, found)), {"layers": found})
+    return EXIT_OK
+
+
+def _layers_text(record: dict[str, Any]) -> str:
+    header = ["kernel", "nodes", "ms", "share", "GFLOP/s", "of peak", "GB/s", "of peak", "bound"]
+    ceilings = record["ceilings"]
+    lines = [
+        table(header, [_layer_row(call) for call in record["calls"]], right=range(2, 8)),
+        f"kernels {record['kernels_ms']:.4g} ms of {record['wall_ms']:.4g} ms, medians of {record['runs']} runs, "
+        f"threads {record['threads']}",
+        f"peak {ceilings['gflops']:.4g} GFLOP/s of f32, {ceilings['gbytes']:.4g} GB/s read from as much memory as the "
+        "model touches",
+    ]
+    return "\n".join(lines)
+
+
+def _layer_row(call: dict[str, Any]) -> list[str]:
+    def figure(key: str, form: str) -> str:
+        return "" if call[key] is None else format(call[key], form)
+
+    nodes = ", ".join(one_line(node) for node in call["nodes"][:_NODES_SHOWN])
+    more = len(call["nodes"]) - _NODES_SHOWN
+    return [
+        call["kernel"].partition("_k_")[2] or call["kernel"],
+        nodes + (f" and {more} more" if more > 0 else ""),
+        figure("ms", ".4g"),
+        figure("share", ".1%"),
+        *(
+            figure(key, form)
+            for rate in ("gflops", "gbytes")
+            for key, form in ((rate, ".4g"), (f"{rate}_share", ".0%"))
+        ),
+        call["bound"] or "",
+    ]
 
 
 def _rivals(texts: Sequence[str]) -> list[str]:

@@ -158,3 +158,47 @@ def test_addresses_are_those_that_numpy_gives() -> None:
     whole = np.arange(12, dtype=np.int64).reshape(3, 4)
     for array in (whole, whole[1:], whole.T, np.empty(0, np.float32), np.array(1.5), np.frombuffer(b"abc", np.uint8)):
         assert calls.address(array) == array.ctypes.data
+
+
+def test_times_of_kernels(tmp_path: Path) -> None:
+    """Each call adds to memory of the caller; without the option nothing of it is there."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "x"], ["p"], name="product"),
+        helper.make_node("Softmax", ["p"], ["y"], name="weights"),
+    ]
+    loaded = compiler.load(model(nodes, [info("x", ["N", "N"])], [info("y", ["N", "N"])]))
+    plain = compiler.compile(loaded, out=tmp_path / "plain", march="", opt="-O1")
+    timed = compiler.compile(loaded, out=tmp_path / "timed", march="", opt="-O1", profile=True)
+    assert "steps" not in plain.manifest and "profile" not in plain.manifest["options"]
+    assert "profile" not in (plain.folder / "model.c").read_text() + (plain.folder / "model.h").read_text()
+    x = np.eye(3, dtype=np.float32)
+    runnable = timed.load()
+    for times in (1, 2):
+        made = runnable.run({"x": x})["y"]
+        assert (runnable.profile[:, 1] == times).all() and (runnable.profile[:, 0] >= 0).all()
+    np.testing.assert_array_equal(made, plain.load().run({"x": x})["y"])
+    costs = runnable.costs({"x": x})
+    assert len(costs) == timed.manifest["calls"] and costs[0]["nodes"] == ["product"]
+    assert costs[0]["operations"] >= 2 * 3**3
+    runnable.close()
+
+
+def test_times_of_kernels_in_loops(tmp_path: Path) -> None:
+    """A call inside of a loop counts each time; names like those of the clock are the model's to use."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["on"]), helper.make_node("Add", ["start", "start"], ["twice"])],
+        "body",
+        [info("step", [], TensorProto.INT64), info("going", [], TensorProto.BOOL), info("start", [2])],
+        [info("on", [], TensorProto.BOOL), info("twice", [2])],
+    )
+    proto = model([helper.make_node("Loop", ["n", "", "profile"], ["y"], body=body)],
+                  [info("n", [], TensorProto.INT64), info("profile", [2])], [info("y", [2])])  # fmt: skip
+    loaded = compiler.load(proto)
+    options = {"march": "", "opt": "-O1", "profile": True}
+    runnable = compiler.compile(loaded, out=tmp_path / "net", **options).load()
+    x = np.ones(2, np.float32)
+    assert runnable.run({"n": np.array(5), "profile": x})["y"].tolist() == [32, 32]
+    assert runnable.profile[:, 1].max() == 5
+    runnable.close()
+    watched = compiler.compile(loaded, out=tmp_path / "watched", sanitize="undefined", **options).load()
+    assert watched.run({"n": np.array(3), "profile": x})["y"].tolist() == [8, 8]

@@ -174,6 +174,24 @@ def test_bench_beside_several_at_several_numbers_of_threads(sesame: Sesame, arti
         assert ratios["ratio"] == max(ratios["each"].values()) == ratios["each"][ratios["best"]]
 
 
+def test_bench_layers(sesame: Sesame, model: Path) -> None:
+    done = sesame("bench", model, "--dim", "N=2", "--layers", "--repeat", "2", "--blocks", "1", "--format", "json")
+    assert done.status == 0, done.err
+    (found,) = done.json["layers"]
+    assert sum(call["share"] for call in found["calls"]) == pytest.approx(1)
+    assert {node for call in found["calls"] for node in call["nodes"]} == {"product", "last"}
+    assert sum(call["operations"] for call in found["calls"]) >= 2 * 4 * (3 * 2 + 1)
+    assert found["ceilings"]["gflops"] > 0 and found["ceilings"]["gbytes"] > 0
+    text = sesame("bench", model, "--dim", "N=2", "--layers", "--threads", "2", "--repeat", "1", "--blocks", "1")
+    assert text.status == 0 and "product" in text.out and "threads 2" in text.out
+
+
+def test_bench_layers_wants_clocks(sesame: Sesame, artifact: Path) -> None:
+    done = sesame("bench", artifact, "--layers")
+    assert done.status == 2 and "profile=true" in done.err
+    assert sesame("bench", artifact, "--layers", "--against", "ort").status == 2
+
+
 def test_bench_says_what_differs(sesame: Sesame, artifact: Path) -> None:
     other = affine_model(op_type="Neg")
     onnx.save(other, "other.onnx")
