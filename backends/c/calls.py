@@ -15,6 +15,7 @@ import numpy as np
 
 from backends.c.ports import Port, Ports
 from compiler.errors import CompileError, UsageError
+from ir import kinds
 from ir.dims import evaluate, names
 
 _HEAD_BYTES = object.__basicsize__
@@ -68,7 +69,7 @@ class PreparedCall:
         self._made = [(self._memory_shape(port), port.type.dtype.numpy) for port in ports.outputs]
         own = {port.name for port in ports.outputs if not self._is_told(port)}
         self._writable = {name for name in own & set(ports.output_names) if f"output {name}" not in ports.kinds}
-        self._is_plain = not ports.told and not any(key.startswith("output ") for key in ports.kinds)
+        self._kinds = {key: kind for key, kind in ports.kinds.items() if key.startswith("output ")}
 
     def _memory_shape(self, port: Port) -> tuple[int, ...]:
         """The shape of an output; one axis with room for all that a run may give where only that tells it."""
@@ -117,8 +118,9 @@ class PreparedCall:
 
     def results(self, results: Sequence[np.ndarray]) -> dict[str, Any]:
         """The outputs by name as callers get them, when the call is done."""
-        if self._is_plain:
-            return dict(zip(self._names, results))
+        if not self.ports.told:
+            made = dict(zip(self._names, results))
+            return kinds.decode(self._kinds, made) if self._kinds else made
         told = dict(zip(self.ports.told, self._told))
         return self.ports.results(results, {**self.sizes, **told})
 
