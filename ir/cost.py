@@ -6,10 +6,11 @@ all, and what a loop's data decides is not known here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ir.dims import Size, maximum, minimum, names, substitute
-from ir.expr import Apply, Const, Expr, Index, Load, children, walk
+from ir.expr import Apply, Const, Expr, Index, Load, Var, children, walk
 from ir.functions import FUNCTIONS
 from ir.kernel import Assign, For, If, Kernel, Stmt, Store, blocks_of, exprs_of
 
@@ -43,7 +44,8 @@ def cost(kernel: Kernel) -> Cost:
     """The cost of a kernel in terms of its sizes: of what its loops do, on the padding of tiles too.
 
     A loop whose extent another loop decides counts as it is in the middle of that one, one whose extent data decides as
-    one iteration, and of two branches the costlier.
+    one iteration. Of two branches the costlier counts, and the cheaper where sizes decide: these are ways to do the
+    same, some with more padding.
     """
     tally = _block(kernel.body, {})
     total: Size = 0
@@ -67,7 +69,8 @@ def _block(block: tuple[Stmt, ...], middles: dict[str, Size]) -> _Tally:
             inside = {**middles, stmt.var: maximum(0, extent - 1) // 2}
             tally.add(_block(stmt.body, inside), extent)
         elif isinstance(stmt, If):
-            tally.add(_costlier(*(_block(inner, middles) for inner in blocks_of(stmt))))
+            pick = minimum if _is_decided_by_sizes(stmt.condition, middles) else maximum
+            tally.add(_either(pick, *(_block(inner, middles) for inner in blocks_of(stmt))))
         else:
             for inner in blocks_of(stmt):
                 tally.add(_block(inner, middles))
@@ -83,11 +86,17 @@ def _extent(loop: For, middles: dict[str, Size]) -> Size:
     return maximum(0, substitute(extent, middles)) if names(extent) & middles.keys() else extent
 
 
-def _costlier(then: _Tally, orelse: _Tally) -> _Tally:
-    both = _Tally(maximum(then.operations, orelse.operations))
+def _is_decided_by_sizes(condition: Expr, middles: dict[str, Size]) -> bool:
+    parts = list(walk(condition))
+    known = not any(isinstance(part, (Load, Var)) for part in parts)
+    return known and not any(names(part.value) & middles.keys() for part in parts if isinstance(part, Index))
+
+
+def _either(pick: Callable[..., Size], then: _Tally, orelse: _Tally) -> _Tally:
+    both = _Tally(pick(then.operations, orelse.operations))
     for made, left, right in ((both.loads, then.loads, orelse.loads), (both.stores, then.stores, orelse.stores)):
         for name in dict.fromkeys([*left, *right]):
-            made[name] = maximum(left.get(name, 0), right.get(name, 0))
+            made[name] = pick(left.get(name, 0), right.get(name, 0))
     return both
 
 

@@ -59,6 +59,21 @@ kernel @sides(in x: f32[10], out y: f32[10]) {
 """
 
 
+WAYS = """
+kernel @ways(in x: f32[N], out y: f32[N]) {
+  if dim(N) >= 16 {
+    for p in 0..(N + 15)//16, l in 0..16 {
+      y[dim(l + min(16*p, N - 16))] = x[dim(l + min(16*p, N - 16))] * 2.0
+    }
+  } else {
+    for n in 0..N {
+      y[n] = x[n] * 2.0
+    }
+  }
+}
+"""
+
+
 def costs(text: str, **sizes: int) -> tuple[int, int]:
     kernel: Kernel = parse_kernel(text)
     found = cost(kernel)
@@ -85,3 +100,7 @@ def test_a_loop_that_another_decides_counts_as_in_the_middle() -> None:
 
 def test_of_two_branches_the_costlier_counts() -> None:
     assert costs(SIDES) == (20, 80)
+
+
+def test_of_two_ways_that_sizes_decide_the_cheaper_counts() -> None:
+    assert costs(WAYS, N=5) == (5, 40) and costs(WAYS, N=32) == (32, 256)
