@@ -55,7 +55,7 @@ class OpenVino:
         try:
             self.compiled = openvino.Core().compile_model(str(path), "CPU", options)
         except Exception as error:
-            raise unverified(f"OpenVINO refuses this model: {first_line(error)}") from error
+            raise unverified(f"OpenVINO refuses this model: {_openvino_reason(error)}") from error
 
     def runner(self, feeds: Feeds) -> Callable[[], Any]:
         """A function that runs the model once on these inputs."""
@@ -92,8 +92,16 @@ def ran(runtime: OnnxRuntime | OpenVino, run: Callable[[], Any]) -> Any:
 
 
 def _failed(runtime: OnnxRuntime | OpenVino, error: Exception) -> CompileError:
-    name = "ONNX Runtime" if isinstance(runtime, OnnxRuntime) else "OpenVINO"
-    return unverified(f"{name} cannot run this model on these inputs: {first_line(error)}")
+    if isinstance(runtime, OnnxRuntime):
+        return unverified(f"ONNX Runtime cannot run this model on these inputs: {first_line(error)}")
+    return unverified(f"OpenVINO cannot run this model on these inputs: {_openvino_reason(error)}")
+
+
+def _openvino_reason(error: Exception) -> str:
+    """What an error of OpenVINO says, without the places in its source that it names first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Exception from ", "Check "))]
+    return ": ".join(said)[:400] or first_line(error)
 
 
 __all__ = ["RIVALS", "OnnxRuntime", "OpenVino", "ran", "rival_name"]
