@@ -58,12 +58,6 @@ class Port:
         return stored(np.ascontiguousarray(array).reshape(array.shape))
 
 
-def _several(all_kinds: Mapping[str, Any], side: str) -> dict[str, Any]:
-    """The kinds of those inputs or outputs that are several tensors of C."""
-    found = {key.removeprefix(f"{side} "): kind for key, kind in all_kinds.items() if key.startswith(f"{side} ")}
-    return {name: kind for name, kind in found.items() if kind[0] in ("sequence", "optional")}
-
-
 class Ports:
     """What a model takes and gives. `told` are the sizes of outputs that only a run tells, `kinds` what inputs and
     outputs are to callers, where that is not the tensors of C."""
@@ -84,7 +78,7 @@ class Ports:
     @property
     def output_names(self) -> list[str]:
         """The outputs as callers know them."""
-        several = _several(self.kinds, "output")
+        several = kinds.several(self.kinds, "output")
         inner = {each for name, kind in several.items() for each in kinds.tensor_names(kind, name)}
         return [*several, *(port.name for port in self.outputs if port.name not in inner)]
 
@@ -117,7 +111,7 @@ class Ports:
 
     def _check_names(self, feeds: Mapping[str, Any]) -> None:
         """Raises UsageError for an input that is missing, if it is none of C, or that the model does not have."""
-        several = _several(self.kinds, "input")
+        several = kinds.several(self.kinds, "input")
         for name, kind in several.items():
             if name not in feeds:
                 raise UsageError("E0208", f"input '{name}' is missing", help=f"it is a value of kind {kind[0]}")
