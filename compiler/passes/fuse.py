@@ -13,13 +13,13 @@ from typing import Literal
 
 from compiler.pipeline import graph_pass
 from ir import types as t
-from ir.dims import Size, bounded, decide_le
+from ir.dims import Size, decide_le
 from ir.element import Names, Tensor, naming
 from ir.expr import Apply, Expr, Index, Load, Reduce, loop_var, walk
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op
 from ir.ops.fused import tensor_of
-from ir.rewrite import remove_dead
+from ir.rewrite import for_each_graph, remove_dead
 from ir.types import TensorType
 
 Kind = Literal["pointwise", "reduction", "contraction", "opaque"]
@@ -132,21 +132,25 @@ class Group:
 
 @graph_pass
 def fuse(graph: Graph) -> None:
-    """Replaces groups of more than one op by `fused` nodes."""
-    with bounded(graph.bounds):
-        shapes = _shapes(graph)
-        absorbed: set[Node] = set()
-        groups: list[Group] = []
-        for node in graph.nodes_reversed():
-            if node in absorbed or shapes[node].kind == "opaque" or is_view(node):
-                continue
-            group = _grow(graph, node, shapes)
-            absorbed |= set(group.members) - group.copied - {node}
-            if len(group.members) > 1:
-                groups.append(group)
-        for group in groups:
-            if group.root.graph is graph:  # a root that other groups copied may have no users left, and be gone
-                _replace(graph, group)
+    """Replaces groups of more than one op by `fused` nodes, in nested graphs too."""
+    for_each_graph(graph, fuse_graph)
+
+
+def fuse_graph(graph: Graph) -> None:
+    """Fuses the ops of one graph."""
+    shapes = _shapes(graph)
+    absorbed: set[Node] = set()
+    groups: list[Group] = []
+    for node in graph.nodes_reversed():
+        if node in absorbed or shapes[node].kind == "opaque" or is_view(node):
+            continue
+        group = _grow(graph, node, shapes)
+        absorbed |= set(group.members) - group.copied - {node}
+        if len(group.members) > 1:
+            groups.append(group)
+    for group in groups:
+        if group.root.graph is graph:  # a root that other groups copied may have no users left, and be gone
+            _replace(graph, group)
 
 
 def _shapes(graph: Graph) -> dict[Node, Shape]:

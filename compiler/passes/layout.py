@@ -19,6 +19,7 @@ from ir.dims import bounded
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op, OpError
 from ir.ops.channels_last import to_first, to_last
+from ir.rewrite import for_each_graph
 from ir.types import TensorType
 
 _SIBLINGS = {"max_pool": "max_pool_channels_last", "average_pool": "average_pool_channels_last"}
@@ -27,6 +28,10 @@ _SIBLINGS = {"max_pool": "max_pool_channels_last", "average_pool": "average_pool
 @graph_pass
 def layout(graph: Graph) -> None:
     """Rewrites convolutional regions to channels-last."""
+    for_each_graph(graph, _to_channels_last)
+
+
+def _to_channels_last(graph: Graph) -> None:
     for node in graph.nodes("conv"):
         _convert_conv(graph, node)
     for node in graph.nodes("conv_integer"):
@@ -38,6 +43,8 @@ def layout(graph: Graph) -> None:
             _reduce_before(graph, node)
         else:
             _sink(graph, node)
+    for node in graph.nodes("transpose"):
+        _flatten(graph, node)
     remove_unused(graph)
 
 
@@ -195,24 +202,34 @@ def _pool(op: Any, perm: tuple[int, ...]) -> Op | None:
     return OPS[_SIBLINGS[op.name]](**fields)
 
 
+def _repeat(op: Any, perm: tuple[int, ...]) -> Op:
+    return dataclasses.replace(op, factors=_unpermute(op.factors, perm))
+
+
 _MOVES: dict[str, Callable[[Any, tuple[int, ...]], Op | None]] = {
-    "concat": _concat, "pad": _pad, "slice": _slice, "max_pool": _pool, "average_pool": _pool,
+    "concat": _concat, "pad": _pad, "slice": _slice, "repeat": _repeat, "max_pool": _pool, "average_pool": _pool,
     **dict.fromkeys(("reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduce),
 }  # fmt: skip
 
 
 def _cancel(graph: Graph, node: Node) -> None:
-    """Merges a transpose with the one before it; a transpose that only moves axes of size 1 becomes a reshape."""
+    """Merges a transpose with the one before it."""
     found = _source(node.inputs[0])
-    value = node.inputs[0]
-    assert value is not None
-    perm = node.op.perm  # type: ignore[attr-defined]
-    if found is not None:
-        value, perm = found[0], tuple(found[1][p] for p in perm)
-    b = Builder(graph, before=node, sources=node.sources)
+    if found is None:
+        return
+    value, inner = found
+    perm = tuple(inner[p] for p in node.op.perm)  # type: ignore[attr-defined]
     if perm == tuple(range(len(perm))):
         graph.replace(node.output, value)
-    elif [p for p in perm if value.shape[p] != 1] == [p for p in range(len(perm)) if value.shape[p] != 1]:
-        _put(graph, node.output, b.reshape(value, shape=node.output.shape))
-    elif found is not None:
+    else:
+        b = Builder(graph, before=node, sources=node.sources)
         _put(graph, node.output, b.transpose(value, perm=perm))
+
+
+def _flatten(graph: Graph, node: Node) -> None:
+    """A transpose that only moves axes of size 1 becomes a reshape. Last, since a reshape does not sink."""
+    value, perm = node.inputs[0], node.op.perm  # type: ignore[attr-defined]
+    assert value is not None
+    if [p for p in perm if value.shape[p] != 1] == [p for p in range(len(perm)) if value.shape[p] != 1]:
+        b = Builder(graph, before=node, sources=node.sources)
+        _put(graph, node.output, b.reshape(value, shape=node.output.shape))
