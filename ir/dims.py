@@ -235,16 +235,38 @@ def _settle_atom(atom: Atom, extents: Mapping[str, Size]) -> Size:
 
 
 def _end(size: Dim, extents: Mapping[str, Size], sign: int) -> Size | None:
-    """The greatest (sign 1) or least (-1) value of a size that is linear in the symbols of `extents`, else None."""
+    """The greatest (sign 1) or least (-1) value of a size that rises or falls with each symbol of `extents`, else None.
+
+    Such a size is linear in them, and in quotients of sums of them by numbers, and mentions each once.
+    """
     ends: dict[str, Size] = {}
     for coefficient, monomial in size._terms:
         found = [atom for atom in monomial if names(single(atom)) & extents.keys()]
         if not found:
             continue
-        if len(found) > 1 or not isinstance(found[0], Name) or found[0].name in ends:
+        rising = _rising(found[0], extents) if len(found) == 1 else None
+        if rising is None or rising.keys() & ends.keys():
             return None
-        ends[found[0].name] = extents[found[0].name] - 1 if coefficient * sign > 0 else 0
+        for name, way in rising.items():
+            ends[name] = extents[name] - 1 if coefficient * sign * way > 0 else 0
     return substitute(size, ends)
+
+
+def _rising(atom: Atom, extents: Mapping[str, Size]) -> dict[str, int] | None:
+    """The symbols of `extents` in an atom: 1 where it rises with one, -1 where it falls; None where it does both."""
+    if isinstance(atom, Name):
+        return {atom.name: 1}
+    if not isinstance(atom, FloorDiv) or not isinstance(atom.num, Dim) or not isinstance(atom.den, int):
+        return None
+    ways: dict[str, int] = {}
+    for coefficient, monomial in atom.num._terms:
+        inside = [a for a in monomial if names(single(a)) & extents.keys()]
+        if not inside:
+            continue
+        if len(monomial) != 1 or not isinstance(inside[0], Name) or inside[0].name in ways:
+            return None
+        ways[inside[0].name] = 1 if coefficient > 0 else -1
+    return ways
 
 
 def parse_dim(text: str) -> Size:

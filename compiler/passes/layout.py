@@ -7,6 +7,7 @@ not care about the order of axes, and meet and cancel. Layout stays explicit: wh
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,15 @@ from compiler.passes.fuse import is_elementwise
 from compiler.pipeline import graph_pass
 from compiler.rules.constants import is_constant
 from ir.build import Builder
-from ir.dims import bounded
+from ir.dims import Size, bounded, ceil_div, decide_le, maximum
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op, OpError
 from ir.ops.channels_last import to_first, to_last
 from ir.rewrite import for_each_graph
 from ir.types import TensorType
 
+_FEW_CHANNELS = 4
+"""Fewer are no vector of columns worth its multiplications."""
 _SIBLINGS = {"max_pool": "max_pool_channels_last", "average_pool": "average_pool_channels_last"}
 
 
@@ -36,6 +39,8 @@ def _to_channels_last(graph: Graph) -> None:
         _convert_conv(graph, node)
     for node in graph.nodes("conv_integer"):
         _convert_conv_integer(graph, node)
+    for node in graph.nodes("conv_transpose"):
+        _convert_conv_transpose(graph, node)
     for node in graph.nodes():
         if node.op.name == "transpose":
             _cancel(graph, node)
@@ -94,6 +99,68 @@ def _reduce_before(graph: Graph, node: Node) -> None:
     _put(graph, node.output, b.apply(node.op, found[0]))
 
 
+def _convert_conv_transpose(graph: Graph, node: Node) -> None:
+    x, w, *rest = node.inputs
+    assert x is not None and w is not None
+    op: Any = node.op
+    taps = w.shape[2:]
+    is_dense = all(d == 1 or k == 1 for d, k in zip(op.dilation, taps))
+    if w.blob is None or not x.dtype.is_float or not is_dense or not all(isinstance(p, int) for p in op.pad):
+        return
+    b = Builder(graph, before=node, sources=node.sources)
+    bias = next(iter(rest), None)
+    is_one_product = op.groups == 1 and taps == op.stride and not any((*op.pad, *op.extra))
+    few = is_one_product and decide_le(_FEW_CHANNELS, w.shape[1]) is False
+    y = _as_product(b, x, w, bias) if few else _by_phase(b, op, x, w, bias)
+    _put(graph, node.output, y)
+
+
+def _as_product(b: Builder, x: Value, w: Value, bias: Value | None) -> Value:
+    """A transposed convolution without overlap, as a product that gives all outputs of an element as its channels."""
+    half, (inner, outer, *taps) = w.rank - 2, w.shape
+    each = b.transpose(w, perm=(0, *range(2, 2 + half), 1))
+    count = math.prod([*taps, outer])  # type: ignore[arg-type]
+    weights = b.reshape(each, shape=(*[1] * half, inner, count))
+    if bias is not None:
+        bias = b.reshape(b.expand(bias, shape=(*taps, outer)), shape=(count,))
+    rows = b.transpose(x, perm=to_last(x.rank))
+    ones = (1,) * half
+    y = b.conv_channels_last(rows, weights, bias, stride=ones, pad=(0,) * 2 * half, dilation=ones)
+    y = b.reshape(y, shape=(*rows.shape[:-1], *taps, outer))
+    y = b.transpose(y, perm=(0, 1 + 2 * half, *(axis for a in range(half) for axis in (1 + a, 1 + half + a))))
+    return b.reshape(y, shape=(x.shape[0], outer, *(size * k for size, k in zip(x.shape[2:], taps))))
+
+
+def _by_phase(b: Builder, op: Any, x: Value, w: Value, bias: Value | None) -> Value:
+    """A transposed convolution in its channels-last form: with a halo of zeros, so that no window reaches beyond x, and
+    as many outputs along each axis as fill whole strides."""
+    half, (inner, outer, *taps) = w.rank - 2, w.shape
+    parts = b.reshape(w, shape=(op.groups, inner // op.groups, outer, *taps))
+    parts = b.transpose(parts, perm=(*range(3, 3 + half), 1, 0, 2))
+    weights = b.reshape(parts, shape=(*taps, inner // op.groups, outer * op.groups))
+    wanted = op.infer(x.tensor, w.tensor).shape[2:]
+    axes = [_halo(*axis) for axis in zip(x.shape[2:], wanted, taps, op.stride, op.pad)]
+    before, after, cut, cut_after, extra = zip(*axes)
+    rows = b.pad(b.transpose(x, perm=to_last(x.rank)), before=(0, *before, 0), after=(0, *after, 0))
+    pad = (*cut, *cut_after)
+    y = b.conv_transpose_channels_last(rows, weights, bias, stride=op.stride, pad=pad, extra=extra, groups=op.groups)
+    shape = (x.shape[0], *wanted, outer * op.groups)
+    if y.shape != shape:
+        y = b.slice(y, starts=(0,) * x.rank, shape=shape, steps=(1,) * x.rank)
+    return b.transpose(y, perm=to_first(x.rank))
+
+
+def _halo(size: Size, wanted: Size, taps: Any, stride: int, cut: Any) -> tuple[Size, ...]:
+    """Of one axis of a transposed convolution that cuts off `cut` elements before `wanted`: zeros before and after x,
+    what to cut off then, before and after, and what to add after."""
+    outputs = ceil_div(wanted, stride) * stride
+    before = max(0, ceil_div(taps, stride) - 1 - cut // stride)
+    after = maximum(0, (outputs - 1 + cut) // stride - size + 1)
+    cut, extra = cut + before * stride, max(0, stride - taps)
+    full = (before + size + after - 1) * stride + taps + extra
+    return before, after, cut, full - outputs - cut, extra
+
+
 def _put(graph: Graph, old: Value, new: Value) -> None:
     """`new` instead of `old`, under the old name."""
     name = old.name
@@ -116,6 +183,7 @@ def _sink(graph: Graph, node: Node) -> None:
         return
     found = next((s for s in map(_source, node.inputs) if s is not None), None)
     if found is None:
+        _sink_reshape(graph, node)
         return
     perm = found[1]
     moved = permuted(node.op, perm, node)
@@ -132,6 +200,26 @@ def _sink(graph: Graph, node: Node) -> None:
         return
     y = b.apply(moved, *operands)
     _put(graph, node.output, b.transpose(y, perm=perm))
+
+
+def _sink_reshape(graph: Graph, node: Node) -> None:
+    """Moves a reshape from before a function of each element to after it, where it may follow a convolution."""
+    value = node.inputs[0] if len(node.inputs) == 1 else None
+    if value is None or value.node is None or value.node.op.name != "reshape" or not _is_function(node):
+        return
+    operand = value.node.inputs[0]
+    assert operand is not None
+    b = Builder(graph, before=node, sources=node.sources)
+    y = b.apply(node.op, operand)
+    _put(graph, node.output, b.reshape(y, shape=node.output.shape))
+    assert y.node is not None
+    _sink(graph, y.node)
+
+
+def _is_function(node: Node) -> bool:
+    """Whether a node is one function of every element of its operand, whatever axes that has."""
+    fields = {f.name for f in dataclasses.fields(node.op)}  # type: ignore[arg-type]
+    return not node.op.movement and not fields & {"axis", "axes", "shape"} and is_elementwise(node)
 
 
 def _fits(op: Op, operands: list[Value | None], perm: tuple[int, ...], node: Node) -> bool:

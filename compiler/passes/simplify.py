@@ -3,14 +3,18 @@ of one iteration."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 
 from compiler.pipeline import kernel_pass
-from ir.dims import Size, bounded, settle, upper_bound
+from ir.dims import Size, bounded, maximum, names, settle, substitute, upper_bound
 from ir.element import guard, inside
 from ir.expr import Apply, Const, Expr, Index, Load, transform
 from ir.kernel import For, If, Kernel, Stmt, map_blocks, map_exprs
 from ir.schedule import substitute_var
+
+_MOST_TRIED = 64
 
 
 @kernel_pass
@@ -39,10 +43,25 @@ def _within(stmt: Stmt, extents: dict[str, Size], shapes: dict[str, tuple[Size, 
     """`stmt` with simpler blocks inside of it, where a loop's extent is known as well."""
     if not isinstance(stmt, For) or isinstance(stmt.extent, Expr):
         return map_blocks(stmt, lambda b: _block(b, extents, shapes))
-    inner = {**extents, stmt.var: stmt.extent}
-    top = upper_bound(stmt.extent)
+    extent, greatest = _settle_extent(stmt.extent, extents)
+    stmt = replace(stmt, extent=extent)
+    inner = {**extents, stmt.var: greatest}
+    top = upper_bound(greatest)
     with bounded({stmt.var: (0, None if top is None else max(0, int(top) - 1))}):
         return map_blocks(stmt, lambda b: _block(b, inner, shapes))
+
+
+def _settle_extent(extent: Size, extents: dict[str, Size]) -> tuple[Size, Size]:
+    """A loop's extent, and the greatest that it has. One that follows from few iterations around is tried out."""
+    extent = settle(extent, extents)
+    given = names(extent)
+    ranges = {name: size for name in sorted(given) if isinstance(size := extents.get(name), int)}
+    if not given or given != ranges.keys() or not 0 < math.prod(ranges.values()) <= _MOST_TRIED:
+        return extent, extent
+    places = itertools.product(*map(range, ranges.values()))
+    tried = [substitute(extent, dict(zip(ranges, place))) for place in places]
+    greatest = maximum(0, *tried)
+    return (greatest if len(set(tried)) == 1 else extent), greatest
 
 
 def _one(expr: Expr, extents: dict[str, Size], shapes: dict[str, tuple[Size, ...]]) -> Expr | None:

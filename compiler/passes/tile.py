@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from compiler.passes.phases import split_phases
 from compiler.passes.simplify import simplify
 from compiler.pipeline import program_pass
 from ir import types as t
@@ -141,7 +142,7 @@ def _drop_unused_weights(program: Program) -> None:
 
 def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) -> tuple[Kernel, Panels | None]:
     """The tiled kernel and what to pack; the kernel itself where nothing applies."""
-    whole, kernel = kernel, split_groups(kernel, packable)
+    whole, kernel = kernel, split_phases(split_groups(kernel, packable))
     nest = find_nest(kernel, packable)
     if nest is None:
         return _tile_inside(whole, lanes, registers, packable)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from ir import types as t
+from ir.dims import ceil_div
 from ir.element import Tensor, cast, sum_over
 from ir.expr import Expr
 from ir.op import Op, case, ints, op, require, sizes
-from ir.ops.contraction import Conv, named, tap_names
+from ir.ops.contraction import Conv, ConvTranspose, named, tap_names
 from ir.ops.pooling import AveragePool, MaxPool, Pool
 from ir.ops.reduction import wide
 from ir.types import TensorType
@@ -115,6 +116,61 @@ def _widened(x: Tensor) -> Tensor:
         return cast(x.at(*index, outside=None if outside is None else 0), t.i32)
 
     return Tensor(x.type.with_dtype(t.i32), load)
+
+
+@op
+class ConvTransposeChannelsLast(Op):
+    """The transpose of convolution: x[n, ..., c] with w[..., c/groups, o], optionally plus bias[o]: y[n, ..., o].
+
+    `pad` is cut from the full result before each spatial axis, then after each; `extra` widens it after each.
+    Position q of the full result meets the taps q % stride + k * stride, at element q // stride - k of x: outputs whose
+    positions have one remainder are an ordinary convolution with those taps.
+    """
+
+    stride: ints = ()
+    pad: sizes = ()
+    extra: sizes = ()
+    groups: int = 1
+    index_names = "n oh ow oc"
+    examples = [
+        case("f32[1,4,3,3]", "f32[3,4,3,2]", "f32[2]", stride=(2, 3), pad=(1, 1, 0, 1), extra=(1, 0)),
+        case("f32[2,5,4]", "f32[3,2,6]", None, stride=(2,), pad=(1, 1), extra=(0,), groups=2),
+        case("f32[1,2,3,2]", "f32[1,2,2,1]", "f32[1]", stride=(2, 2), pad=(0,) * 4, extra=(0, 0)),
+    ]
+
+    def _first(self) -> ConvTranspose:
+        dilation = (1,) * len(self.stride)
+        return ConvTranspose(self.stride, self.pad, dilation, self.extra, self.groups)
+
+    def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
+        require(w.rank >= 3 and self.groups >= 1, lambda: f"{self.name}: {w} in {self.groups} groups")
+        *taps, inner, outer = w.shape
+        first = w.with_shape((inner * self.groups, outer // self.groups, *taps))
+        return _permuted(self._first().infer(_permuted(x, to_first(x.rank)), first, bias), to_last(x.rank))
+
+    def reference(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+        *taps, inner, outer = w.shape
+        parts = w.reshape(*taps, inner, self.groups, outer // self.groups)
+        first = np.moveaxis(parts, (-2, -3, -1), (0, 1, 2)).reshape(-1, outer // self.groups, *taps)
+        y = self._first().reference(np.transpose(x, to_first(x.ndim)), first, bias)
+        return np.ascontiguousarray(np.transpose(y, to_last(x.ndim)))
+
+    def element(self, i: tuple[Expr, ...], x: Tensor, w: Tensor, bias: Tensor | None = None) -> Expr:
+        n, *position, oc = i
+        inner = w.shape[-2]
+        first = 0 if self.groups == 1 else oc // (w.shape[-1] // self.groups) * inner
+        full = [p + before for p, before in zip(position, self.pad)]
+        phases = [q % s for q, s in zip(full, self.stride)]
+        counts = [ceil_div(taps - r.value, s) for taps, r, s in zip(w.shape, phases, self.stride)]  # type: ignore[attr-defined]
+
+        def term(*steps: Expr) -> Expr:
+            *k, ic = steps
+            at = [q // s - step for q, s, step in zip(full, self.stride, k)]
+            taps = [r + step * s for r, s, step in zip(phases, self.stride, k)]
+            return wide(x.at(n, *at, first + ic, outside=0)) * wide(w.at(*taps, ic, oc))
+
+        acc = sum_over([*counts, inner], named(term, (*tap_names(len(position)), "ic")))
+        return cast(acc if bias is None else acc + wide(bias.at(oc)), x.dtype)
 
 
 def _pool_infer(pool: Pool, x: TensorType) -> TensorType:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import ir.ops  # noqa: F401 - registers the ops
 from compiler.backend import find_backend
@@ -87,3 +88,37 @@ def test_gates_and_upsampling_stay_between_convolutions(tmp_path: Path) -> None:
     graph.set_outputs([y], ["y"])
     assert names_after(graph, ["layout", "fold", "dce"]).count("transpose") == 2
     assert_c_agrees(graph, tmp_path, RNG.standard_normal((2, 16, 5, 7)).astype(np.float32))
+
+
+TRANSPOSED = {
+    "halves": ((1, 8, 5, 6), (8, 20, 4, 4), {"stride": (2, 2), "pad": (1, 1, 1, 1)}),
+    "odd taps": ((2, 8, 5, 4), (8, 20, 3, 3), {"stride": (2, 2), "pad": (1, 1, 1, 1)}),
+    "odd taps, even size": ((2, 8, 5, 4), (8, 20, 3, 3), {"stride": (2, 2), "pad": (1, 1, 1, 1), "extra": (1, 1)}),
+    "no overlap": ((1, 8, 3, 4), (8, 20, 2, 3), {"stride": (2, 3)}),
+    "no overlap, one channel": ((1, 8, 3, 4), (8, 1, 2, 3), {"stride": (2, 3)}),
+    "gaps": ((1, 8, 3, 4), (8, 20, 1, 2), {"stride": (3, 3), "extra": (2, 0)}),
+    "uneven cuts": ((1, 8, 5, 4), (8, 20, 5, 4), {"stride": (2, 3), "pad": (3, 0, 1, 2), "extra": (0, 1)}),
+    "groups": ((1, 8, 5, 4), (8, 6, 3, 3), {"stride": (2, 2), "pad": (1, 0, 0, 1), "groups": 2}),
+    "each channel": ((1, 24, 5, 4), (24, 1, 3, 2), {"stride": (2, 2), "groups": 24}),
+    "stride 1": ((1, 8, 5, 4), (8, 20, 3, 2), {"stride": (1, 1), "pad": (1, 0, 1, 0)}),
+    "dilated": ((1, 8, 5, 4), (8, 20, 3, 2), {"stride": (2, 2), "dilation": (2, 1)}),
+    "a sound": ((2, 8, 9), (8, 20, 16), {"stride": (8,), "pad": (4, 4)}),
+    "a volume": ((1, 4, 3, 2, 3), (4, 18, 3, 2, 2), {"stride": (2, 2, 1), "pad": (0, 1, 0, 1, 0, 0)}),
+}
+
+
+@pytest.mark.parametrize("is_symbolic", [False, True])
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolutions(name: str, is_symbolic: bool, tmp_path: Path) -> None:
+    shape, w, given = TRANSPOSED[name]
+    half = len(shape) - 2
+    attributes = {"pad": (0,) * 2 * half, "dilation": (1,) * half, "extra": (0,) * half, **given}
+    graph = Graph("transposed")
+    sizes = [f"d{a}" if is_symbolic and a != 1 else size for a, size in enumerate(shape)]
+    with Builder(graph) as b:
+        y = b.conv_transpose(
+            image(graph, *sizes), weights(b, *w), weights(b, w[1] * given.get("groups", 1)), **attributes
+        )
+        graph.set_outputs([b.relu(y)], ["y"])
+    assert ("conv_transpose" in names_after(graph, ["layout"])) == (name == "dilated")
+    assert_c_agrees(graph, tmp_path, RNG.standard_normal(shape).astype(np.float32))
