@@ -36,6 +36,8 @@ ORDER: list[tuple[str, str, str]] = [
     ("legalize", "fuse", "only ops that the backend accepts have the element rules that fusion composes"),
     ("layout", "winograd", "it is the channels-last form of convolutions that is rewritten"),
     ("winograd", "fuse", "what follows a convolution is computed as its results are stored"),
+    ("layout", "widen", "it rewrites channels-last convolutions"),
+    ("widen", "fuse", "a fused group hides the convolution in it"),
     ("fuse", "lower", "lowering makes one kernel of each node"),
     ("legalize", "lower", "a node is lowered by its element rule or kernel; composites have neither"),
     ("lower", "tile", "tiling rewrites kernels"),

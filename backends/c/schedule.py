@@ -22,8 +22,9 @@ def pipeline(backend: CBackend) -> Pipeline:
     legalize = PASSES["legalize"].with_options(accepts=remembering(), carries=carries)
     identities = PASSES["canonicalize"].with_options(composites=False)
     tidy = ["fold", identities, "cse", "dce"]
+    widen = PASSES["widen"].with_options(lanes=lanes(backend))
     kinds = ["maps", "sequences", "strings"]
     graph = ["shift", "fold", "canonicalize", "fold", "cse", "dce", *kinds, legalize, *tidy, "shift", "layout", *tidy]
-    graph += ["winograd", "cse", "dce", "fuse"] if backend.winograd else ["fuse"]
+    graph += [*(["winograd"] if backend.winograd else []), widen, *tidy, "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
     return Pipeline([*graph, "lower", "simplify", "reuse", "share", "interleave", tile, "simplify", "memory"])

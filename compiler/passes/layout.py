@@ -25,6 +25,7 @@ from ir.types import TensorType
 
 _FEW_CHANNELS = 4
 """Fewer are no vector of columns worth its multiplications."""
+_POINTWISE = ("ir.ops.elementwise", "ir.ops.activation")
 _SIBLINGS = {"max_pool": "max_pool_channels_last", "average_pool": "average_pool_channels_last"}
 
 
@@ -67,7 +68,7 @@ def _convert_conv(graph: Graph, node: Node) -> None:
         rows = b.pad(rows, before=(0, *pad[:half], 0), after=(0, *pad[half:], 0))
     weights = b.transpose(w, perm=(*range(2, rank), 1, 0))
     y = b.conv_channels_last(rows, weights, *rest, stride=stride, pad=(0,) * len(pad), dilation=dilation, groups=groups)
-    _put(graph, node.output, b.transpose(y, perm=to_first(rank)))
+    put(graph, node.output, b.transpose(y, perm=to_first(rank)))
 
 
 def _convert_conv_integer(graph: Graph, node: Node) -> None:
@@ -112,7 +113,7 @@ def _convert_conv_transpose(graph: Graph, node: Node) -> None:
     is_one_product = op.groups == 1 and taps == op.stride and not any((*op.pad, *op.extra))
     few = is_one_product and decide_le(_FEW_CHANNELS, w.shape[1]) is False
     y = _as_product(b, x, w, bias) if few else _by_phase(b, op, x, w, bias)
-    _put(graph, node.output, y)
+    put(graph, node.output, y)
 
 
 def _as_product(b: Builder, x: Value, w: Value, bias: Value | None) -> Value:
@@ -161,7 +162,7 @@ def _halo(size: Size, wanted: Size, taps: Any, stride: int, cut: Any) -> tuple[S
     return before, after, cut, full - outputs - cut, extra
 
 
-def _put(graph: Graph, old: Value, new: Value) -> None:
+def put(graph: Graph, old: Value, new: Value) -> None:
     """`new` instead of `old`, under the old name."""
     name = old.name
     graph.replace(old, new)
@@ -199,27 +200,28 @@ def _sink(graph: Graph, node: Node) -> None:
     if not _fits(moved, operands, perm, node):
         return
     y = b.apply(moved, *operands)
-    _put(graph, node.output, b.transpose(y, perm=perm))
+    put(graph, node.output, b.transpose(y, perm=perm))
 
 
 def _sink_reshape(graph: Graph, node: Node) -> None:
     """Moves a reshape from before a function of each element to after it, where it may follow a convolution."""
     value = node.inputs[0] if len(node.inputs) == 1 else None
-    if value is None or value.node is None or value.node.op.name != "reshape" or not _is_function(node):
+    if value is None or value.node is None or value.node.op.name != "reshape" or not is_function(node):
         return
     operand = value.node.inputs[0]
     assert operand is not None
     b = Builder(graph, before=node, sources=node.sources)
     y = b.apply(node.op, operand)
-    _put(graph, node.output, b.reshape(y, shape=node.output.shape))
+    put(graph, node.output, b.reshape(y, shape=node.output.shape))
     assert y.node is not None
     _sink(graph, y.node)
 
 
-def _is_function(node: Node) -> bool:
-    """Whether a node is one function of every element of its operand, whatever axes that has."""
-    fields = {f.name for f in dataclasses.fields(node.op)}  # type: ignore[arg-type]
-    return not node.op.movement and not fields & {"axis", "axes", "shape"} and is_elementwise(node)
+def is_function(node: Node) -> bool:
+    """Whether a node computes each element from those of its operands at the same place, whatever axes these have."""
+    op = node.op
+    is_pointwise = type(op).__module__ in _POINTWISE and not op.attributes().keys() & {"axis", "axes"}
+    return is_pointwise and len(node.outputs) == 1 and is_elementwise(node)
 
 
 def _fits(op: Op, operands: list[Value | None], perm: tuple[int, ...], node: Node) -> bool:
@@ -311,7 +313,7 @@ def _cancel(graph: Graph, node: Node) -> None:
         graph.replace(node.output, value)
     else:
         b = Builder(graph, before=node, sources=node.sources)
-        _put(graph, node.output, b.transpose(value, perm=perm))
+        put(graph, node.output, b.transpose(value, perm=perm))
 
 
 def _flatten(graph: Graph, node: Node) -> None:
@@ -320,4 +322,4 @@ def _flatten(graph: Graph, node: Node) -> None:
     assert value is not None
     if [p for p in perm if value.shape[p] != 1] == [p for p in range(len(perm)) if value.shape[p] != 1]:
         b = Builder(graph, before=node, sources=node.sources)
-        _put(graph, node.output, b.reshape(value, shape=node.output.shape))
+        put(graph, node.output, b.reshape(value, shape=node.output.shape))

@@ -10,7 +10,7 @@ import pytest
 
 import ir.ops  # noqa: F401 - registers the ops
 from compiler.backend import find_backend
-from compiler.pipeline import Pipeline
+from compiler.pipeline import PASSES, Pipeline, load_passes
 from ir.build import Builder
 from ir.dims import Size, symbol
 from ir.evaluate import evaluate_graph
@@ -18,6 +18,7 @@ from ir.graph import Graph, Node, Value
 from ir.op import OPS
 from ir.types import tensor
 
+load_passes()
 RNG = np.random.default_rng(5)
 CONV = {"stride": (1, 1), "pad": (0,) * 4, "dilation": (1, 1)}
 
@@ -122,3 +123,43 @@ def test_transposed_convolutions(name: str, is_symbolic: bool, tmp_path: Path) -
         graph.set_outputs([b.relu(y)], ["y"])
     assert ("conv_transpose" in names_after(graph, ["layout"])) == (name == "dilated")
     assert_c_agrees(graph, tmp_path, RNG.standard_normal(shape).astype(np.float32))
+
+
+FEW = {
+    "one channel": ((2, 9, 40, 8), (3, 5, 8, 1), {}),
+    "one channel, uneven": ((1, 4, 47, 8), (3, 5, 8, 1), {}),
+    "a long filter": ((2, 1, 900, 1), (1, 64, 1, 1), {"stride": (1, 2)}),
+    "half a vector": ((1, 5, 70, 4), (3, 9, 4, 8), {}),
+    "a run of taps": ((1, 9, 11, 3), (3, 3, 3, 32), {"stride": (2, 2)}),
+    "dilated": ((1, 9, 50, 3), (3, 3, 3, 1), {"dilation": (1, 2)}),
+    "few outputs": ((1, 9, 9, 3), (3, 3, 3, 2), {}),
+    "a sound": ((2, 96, 5), (7, 5, 3), {"stride": (3,)}),
+}
+
+
+@pytest.mark.parametrize("is_symbolic", [False, True])
+@pytest.mark.parametrize("name", FEW)
+def test_few_channels(name: str, is_symbolic: bool, tmp_path: Path) -> None:
+    shape, w, given = FEW[name]
+    half = len(shape) - 2
+    attributes = {"stride": (1,) * half, "pad": (0,) * 2 * half, "dilation": (1,) * half, **given}
+    sizes = [f"d{a}" if is_symbolic and a < half else size for a, size in enumerate(shape)]
+    graph = Graph("few")
+    with Builder(graph) as b:
+        y = b.conv_channels_last(image(graph, *sizes), weights(b, *w), weights(b, w[-1]), **attributes)
+        y = b.relu(y) * weights(b, w[-1])
+        graph.set_outputs([b.sigmoid(y + b.transpose(y, perm=(0, *range(1, half + 2))))], ["y"])
+    assert_c_agrees(graph, tmp_path, RNG.standard_normal(shape).astype(np.float32))
+
+
+def test_neighbouring_outputs_fill_a_vector() -> None:
+    graph = Graph("narrow")
+    with Builder(graph) as b:
+        x = image(graph, 1, 20, 132, 8)
+        y = b.conv_channels_last(x, weights(b, 5, 5, 8, 1), weights(b, 1), **CONV)
+        y = b.sigmoid(y * weights(b, 1))
+    graph.set_outputs([y], ["y"])
+    made = Pipeline([PASSES["widen"].with_options(lanes=16), "fold", "dce", "fuse"]).run(graph)
+    (conv,) = (node for node in all_nodes(made) if node.op.name == "conv_channels_last")
+    assert conv.output.shape == (1, 16, 8, 16)
+    assert [node.op.name for node in made.nodes() if node.op.name != "const"] == ["reshape", "fused", "reshape"]
