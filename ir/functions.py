@@ -214,7 +214,8 @@ def _integer(number: str) -> int:
     value = float(number)
     if not -(2.0**63) <= value <= 2.0**64:  # nan, too
         raise ValueError(f"{number:.60} is out of the range of integers")
-    whole = int(number) if is_plain else int(value)
+    # Leading zeros aside, what is in range is short: Python reads no more than some thousand digits.
+    whole = (-1 if number[0] == "-" else 1) * int(number.lstrip("+-0") or "0") if is_plain else int(value)
     if not -(1 << 63) <= whole < 1 << 64:
         raise ValueError(f"{number:.60} is out of the range of integers")
     return whole

@@ -237,6 +237,11 @@ class TestNumbers:
         with pytest.raises(ValueError, match="out of the range of integers"):
             convert(array(text), t.i64)
 
+    def test_zeros_before_an_integer_are_any_number(self, loaded: Any) -> None:
+        texts = array("0" * 5000 + "1", "-" + "0" * 5000 + "12", "+" + "0" * 5000, "0" * 5000 + "18446744073709551615")
+        np.testing.assert_array_equal(loaded.run({"x": texts})["y"], [1, -12, 0, -1])
+        assert convert(texts, t.i64).tolist() == [1, -12, 0, -1]
+
 
 PIPELINE = """<ir_version: 8, opset_import: ["": 20, "ai.onnx.ml": 3]>
 words (string[n] x, int64[m] pick, bool flag) => (string[n,k] parts, int64[n] counts, string[p] kept, bool[n] fits,
