@@ -16,6 +16,8 @@ from ir.regex import WORD, Choice, Edge, Letters, Ranges, RegexError, Repeat, Se
 
 _MOST_PARTS = 200_000
 _MOST_STATES = 5_000
+_MOST_WORK = 3_000_000
+"""Bound on the states and steps that are looked at, some second of them: few states may each be a set of many."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Automaton:
         return bool(self.accepts[state])
 
 
-def byte_ranges(ranges: Ranges) -> list[tuple[tuple[int, int], ...]]:
+@functools.lru_cache(256)
+def byte_ranges(ranges: Ranges) -> tuple[tuple[tuple[int, int], ...], ...]:
     """Sequences of ranges of bytes that are the UTF-8 of the code points in `ranges`."""
     found: list[tuple[tuple[int, int], ...]] = []
     stack = [(low, high) for low, high in reversed(ranges)]
@@ -58,7 +61,7 @@ def byte_ranges(ranges: Ranges) -> list[tuple[tuple[int, int], ...]]:
                     break
         else:
             found.append(tuple(zip(chr(low).encode(), chr(high).encode())))
-    return found
+    return tuple(found)
 
 
 @dataclass
@@ -68,11 +71,20 @@ class _Parts:
     steps: list[list[tuple[int, int, int]]] = field(default_factory=list)
     free: list[list[int]] = field(default_factory=list)
     edges: list[list[tuple[str, int]]] = field(default_factory=list)
+    has_edges: bool = False
     has_words: bool = False
+    work: int = 0
+
+    def spend(self, work: int) -> None:
+        """Counts what is looked at. Raises RegexError where that is too much."""
+        self.work += work
+        if self.work > _MOST_WORK:
+            raise RegexError(f"making tables of the pattern takes more than {_MOST_WORK} steps")
 
     def state(self) -> int:
         if len(self.steps) >= _MOST_PARTS:
             raise RegexError(f"the pattern has more than {_MOST_PARTS} parts")
+        self.spend(5)
         self.steps.append([])
         self.free.append([])
         self.edges.append([])
@@ -97,13 +109,16 @@ class _Parts:
             case Edge(kind):
                 end = self.state()
                 self.edges[start].append((kind, end))
+                self.has_edges = True
                 self.has_words |= kind in ("boundary", "inside")
                 return end
 
     def _letters(self, ranges: Ranges, start: int) -> int:
         end = self.state()
         tails: dict[tuple[tuple[int, int], ...], int] = {(): end}
-        for sequence in byte_ranges(ranges):
+        sequences = byte_ranges(ranges)
+        self.spend(len(sequences))
+        for sequence in sequences:
             for at in range(len(sequence) - 1, 0, -1):
                 if sequence[at:] not in tails:
                     tails[sequence[at:]] = self.state()
@@ -131,47 +146,88 @@ class _Parts:
         return end
 
     def reachable(self, states: Iterable[int], edges: frozenset[str] = frozenset()) -> frozenset[int]:
-        """These states and those that they lead to without a byte, by steps at `edges` also."""
+        """These states and those that they lead to without a byte, by steps at `edges` also; of them, those that more
+        than such steps lead on from, and the last one."""
         found, stack = set(states), list(states)
         while stack:
             state = stack.pop()
-            following = [*self.free[state], *(to for kind, to in self.edges[state] if kind in edges)]
-            stack += [to for to in following if to not in found]
-            found.update(following)
-        return frozenset(found)
+            following = [to for kind, to in self.edges[state] if kind in edges] if edges else []
+            new = {to for to in (*self.free[state], *following) if to not in found}
+            stack += new
+            found |= new
+        self.spend(len(found))
+        return frozenset(state for state in found if self.steps[state] or self.edges[state] or not self.free[state])
+
+
+@dataclass
+class _Subsets:
+    """The sets of states of `parts` that bytes lead to, each with whether a word stands before it, in order of their
+    numbers; `spans` has the steps of `parts` by classes, from the first to the one after the last."""
+
+    parts: _Parts
+    final: int
+    spans: list[list[tuple[int, int, int]]]
+    is_word: list[bool]
+    order: list[tuple[frozenset[int], bool]] = field(default_factory=list)
+    numbers: dict[tuple[frozenset[int], bool], int] = field(default_factory=dict)
+    closed: dict[frozenset[int], frozenset[int]] = field(default_factory=dict)
+
+    def number(self, states: frozenset[int], word: bool) -> int:
+        """The number of what the steps to `states` lead to, after a letter of a word or another."""
+        if states not in self.closed:
+            self.closed[states] = self.parts.reachable(states)
+        following = (self.closed[states], word and self.parts.has_words)
+        if following not in self.numbers:
+            self.numbers[following] = len(self.order)
+            self.order.append(following)
+            if len(self.order) > _MOST_STATES:
+                raise RegexError(f"the pattern needs more than {_MOST_STATES} states")
+        return self.numbers[following]
+
+    def at_edges(self, states: frozenset[int], edges: set[str]) -> frozenset[int]:
+        return self.parts.reachable(states, frozenset(edges)) if self.parts.has_edges else states
+
+    def row(self, states: frozenset[int], after_word: bool, begin: set[str]) -> tuple[list[int], bool]:
+        """For each class, the number that its bytes lead to; and whether the text may end here."""
+        led: list[set[int]] = [set() for _ in self.is_word]
+        for word in (False, True) if self.parts.has_words else (False,):
+            edge = "boundary" if word != after_word else "inside"
+            for state in self.at_edges(states, begin | {edge}):
+                for first, last, to in self.spans[state]:
+                    self.parts.spend(last - first)
+                    for number in range(first, last):
+                        if self.is_word[number] == word or not self.parts.has_words:
+                            led[number].add(to)
+        ends = self.at_edges(states, begin | {"end", "boundary" if after_word else "inside"})
+        self.parts.spend(len(led))
+        return [self.number(frozenset(to), word) for to, word in zip(led, self.is_word)], self.final in ends
 
 
 @functools.lru_cache(16)
 def automaton(pattern: str) -> Automaton:
-    """The automaton of a pattern. Raises RegexError, also where it would be too large."""
+    """The automaton of a pattern. Raises RegexError, also where it would be too large, or take too long to make."""
+    tree = parse(pattern)
+    try:
+        return _automaton(tree)
+    except RegexError as error:
+        raise RegexError(f"{error}: {pattern!r:.100}") from error
+
+
+def _automaton(tree: Tree) -> Automaton:
     parts = _Parts()
     first = parts.state()
-    final = parts.add(parse(pattern), first)
+    final = parts.add(tree, first)
     classes, bytes_of_class = _classes(parts)
+    spans = [[(int(classes[low]), int(classes[high]) + 1, to) for low, high, to in steps] for steps in parts.steps]
+    subsets = _Subsets(parts, final, spans, [_is_word(byte) for byte in bytes_of_class])
     # The first state is one of its own: no byte leads to the begin of the text.
-    order: list[tuple[frozenset[int], bool]] = [(parts.reachable([first]), False)]
-    numbers: dict[tuple[frozenset[int], bool], int] = {}
+    subsets.order.append((parts.reachable([first]), False))
     rows: list[list[int]] = []
     accepts: list[bool] = []
-    for states, after_word in order:
-        if len(order) > _MOST_STATES:
-            raise RegexError(f"the pattern {pattern!r:.100} needs more than {_MOST_STATES} states")
-        begin = frozenset() if rows else frozenset({"begin"})
-        before = {
-            word: parts.reachable(states, begin | {"boundary" if word != after_word else "inside"})
-            for word in (False, True)
-        }
-        accepts.append(final in parts.reachable(before[False], begin | {"end", "boundary" if after_word else "inside"}))
-        row = []
-        for byte in bytes_of_class:
-            word = _is_word(byte)
-            led = {to for state in before[word] for low, high, to in parts.steps[state] if low <= byte <= high}
-            following = (parts.reachable(led), word and parts.has_words)
-            if following not in numbers:
-                numbers[following] = len(order)
-                order.append(following)
-            row.append(numbers[following])
+    for states, after_word in subsets.order:
+        row, accepted = subsets.row(states, after_word, set() if rows else {"begin"})
         rows.append(row)
+        accepts.append(accepted)
     return Automaton(classes, np.array(rows, np.int32), np.array(accepts, np.bool_))
 
 

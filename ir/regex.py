@@ -7,9 +7,11 @@ bytes, several lines, and scripts. The tree is the meaning: `ir.automaton` makes
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
 import unicodedata
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -19,6 +21,9 @@ Ranges: TypeAlias = tuple[tuple[int, int], ...]
 LAST = sys.maxunicode
 MOST_REPEATS = 1000
 _DEPTH = 200
+_MOST_RANGES = 200_000
+_COUNT = r"\{(0|[1-9]\d*)(?:(,)(0|[1-9]\d*|))?\}"
+"""A number of repetitions; in RE2 braces with a number that begins with a 0 are letters, as others are."""
 
 
 class RegexError(ValueError):
@@ -108,9 +113,19 @@ _REFUSED = {"C": "single bytes", "1": "references back", "k": "references back"}
 
 
 @functools.cache
+def _categories() -> dict[str, list[tuple[int, int]]]:
+    """The code points of each general category."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for name, codes in itertools.groupby(range(LAST + 1), lambda code: unicodedata.category(chr(code))):
+        run = list(codes)
+        found.setdefault(name, []).append((run[0], run[-1]))
+    return found
+
+
+@functools.cache
 def _category(name: str) -> Ranges:
     """The code points whose general category begins with `name`."""
-    return normal([(c, c) for c in range(LAST + 1) if unicodedata.category(chr(c)).startswith(name)])
+    return normal([pair for full, ranges in _categories().items() if full.startswith(name) for pair in ranges])
 
 
 @functools.cache
@@ -125,10 +140,17 @@ def _cases() -> dict[int, set[int]]:
     return {code: group for group in groups.values() if len(group) > 1 for code in group}
 
 
+@functools.lru_cache(256)
 def _any_case(ranges: Ranges) -> Ranges:
-    table = _cases()
-    more = [(c, c) for low, high in ranges for code in table if low <= code <= high for c in table[code]]
+    table, codes = _cases(), _cased()
+    within = (codes[bisect_left(codes, low) : bisect_right(codes, high)] for low, high in ranges)
+    more = [(c, c) for found in within for code in found for c in table[code]]
     return normal([*ranges, *more])
+
+
+@functools.cache
+def _cased() -> list[int]:
+    return sorted(_cases())
 
 
 @functools.lru_cache(64)
@@ -145,6 +167,7 @@ class _Reader:
         self.at = 0
         self.flags: set[str] = set()
         self.depth = 0
+        self.ranges = 0
 
     def error(self, message: str) -> RegexError:
         return RegexError(f"{message} at position {self.at} of the pattern {self.pattern!r:.100}")
@@ -189,18 +212,20 @@ class _Reader:
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
     def repeated(self, part: Tree) -> Tree:
-        found = self.match(r"([*+?])|\{(\d+)(,?)(\d*)\}")
+        found = self.match(f"([*+?])|{_COUNT}")
         if not found:
             return part
         if found[1]:
             least, most = {"*": (0, -1), "+": (1, -1), "?": (0, 1)}[found[1]]
         else:
+            if max(len(found[2]), len(found[4] or "")) > len(str(MOST_REPEATS)):
+                raise self.error(f"a repetition of more than {MOST_REPEATS} times")
             least = int(found[2])
             most = int(found[4]) if found[4] else -1 if found[3] else least
         if least > MOST_REPEATS or most > MOST_REPEATS or (most >= 0 and least > most):
             raise self.error(f"a repetition of {least} to {most} times")
         self.take("?")  # the shorter or the longer way: the whole text matches or does not
-        if self.match(r"[*+?]|\{\d+(?:,\d*)?\}"):
+        if self.match(f"[*+?]|{_COUNT}"):
             raise self.error("a repetition of a repetition")
         return Repeat(part, least, most)
 
@@ -214,7 +239,14 @@ class _Reader:
         return self.letters(((code, code),))
 
     def letters(self, ranges: Ranges) -> Letters:
-        return Letters(_any_case(ranges) if "i" in self.flags else ranges)
+        return self.counted(_any_case(ranges) if "i" in self.flags else ranges)
+
+    def counted(self, ranges: Ranges) -> Letters:
+        """A set of characters, as far as those of a pattern are few."""
+        self.ranges += len(ranges)
+        if self.ranges > _MOST_RANGES:
+            raise self.error(f"more than {_MOST_RANGES} ranges of characters")
+        return Letters(ranges)
 
     def atom(self) -> Tree:
         if self.take("("):
@@ -268,7 +300,7 @@ class _Reader:
         found = normal(ranges)
         if "i" in self.flags:
             found = _any_case(found)
-        return Letters(inverse(found) if is_inverse else found)
+        return self.counted(inverse(found) if is_inverse else found)
 
     def bracket_item(self) -> Ranges:
         """A class, a letter, or a range of letters."""

@@ -31,6 +31,8 @@ def matches(pattern: str, text: str) -> bool:
         ("a{2,3}?", ["aa", "aaa"], ["a", "aaaa"]),
         ("a{,2}", ["a{,2}"], ["a", "aa"]),
         ("a{2", ["a{2"], ["aa"]),
+        ("a{02}", ["a{02}"], ["aa"]),
+        ("a{2}{1,03}", ["aa{1,03}"], ["aaaa"]),
         ("[^a-c]", ["d", "é", "\n"], ["a", "", "dd"]),
         ("[]a]+", ["]a", "a"], ["b"]),
         ("[a\\-z]", ["-", "a", "z"], ["b"]),
@@ -78,6 +80,9 @@ def test_what_a_pattern_matches(pattern: str, yes: list[str], no: list[str]) -> 
         ("a**", "a repetition of a repetition"),
         ("a{3,2}", "a repetition of 3 to 2 times"),
         ("a{1001}", "a repetition of 1001"),
+        ("a{0,10000}", "a repetition of more than 1000 times"),
+        ("a{" + "9" * 5000 + ",}", "a repetition of more than 1000 times"),
+        ("\\pL" * 1000, "more than 200000 ranges of characters"),
         ("\\p{Greek}", "the class Greek: of the classes of Unicode, general categories are supported"),
         ("[[:foo:]]", "the unknown class"),
         ("\\y", "the unknown escape"),
@@ -96,6 +101,12 @@ def test_patterns_that_would_be_too_large_are_refused() -> None:
         automaton("(a|b)*a(a|b){16}")
     with pytest.raises(RegexError, match="more than 200000 parts"):
         automaton("((a{1000}){1000}){1000}")
+
+
+@pytest.mark.parametrize("pattern", [r"(?:\pL{1,100}\pN?)*", "((a?){30}){100}", r"(\pL?){60}"])
+def test_few_states_that_are_sets_of_many_are_refused(pattern: str) -> None:
+    with pytest.raises(RegexError, match="takes more than 3000000 steps"):
+        automaton(pattern)
 
 
 PATTERNS = st.recursive(
