@@ -13,6 +13,8 @@ from compiler.commands.console import Console
 from compiler.commands.doctor import versions
 from compiler.errors import printable
 
+CODE = "E7000"
+
 
 def report(console: Console, arguments: Sequence[str], error: BaseException) -> Path:
     """Writes the folder and says so on stderr; the folder. The model is not copied: it may be large, or private."""
@@ -24,7 +26,7 @@ def report(console: Console, arguments: Sequence[str], error: BaseException) -> 
     )
     (folder / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
     what = printable(f"{type(error).__name__}: {error}".splitlines()[0][:300])
-    console.log(f"{console.paint('error[E7000]', 'error')}: a fault of the compiler: {what}", -1)
+    console.log(f"{console.paint(f'error[{CODE}]', 'error')}: a fault of the compiler: {what}", -1)
     console.log(f"  help: please report it with the files in {folder}", -1)
     if console.verbosity > 0:
         console.log(text)

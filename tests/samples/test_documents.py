@@ -115,7 +115,7 @@ def test_every_error_code_and_status_is_on_the_page():
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"E\d{4}", node.value)
     }
     documented = set(re.findall(r"^\| (E\d{4}) \|", text, re.M))
-    assert used - documented == set()
+    assert used ^ documented == set()
     from compiler import errors
 
     statuses = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
