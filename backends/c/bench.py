@@ -5,6 +5,7 @@ from __future__ import annotations
 from backends.c.interface import Model
 from backends.c.names import Writer, string_literal
 from backends.c.sizes import plain_text
+from backends.c.toolchain import CODE_FLAGS
 
 _HEAD = r"""
 #include "model.h"
@@ -199,7 +200,7 @@ add_library({model.prefix} STATIC
   {listed})
 target_include_directories({model.prefix} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
 target_compile_options({model.prefix} PRIVATE
-  -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-strict-aliasing)
+  -O3 {" ".join(CODE_FLAGS)} -ffp-contract=fast)
 if(SESAME_NATIVE)
   target_compile_options({model.prefix} PRIVATE -march=native)
 endif()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.c.toolchain import BuildOptions, Compiler, build_executable, build_shared, find_compiler
+from backends.c.toolchain import CODE_FLAGS, BuildOptions, Compiler, build_executable, build_shared, find_compiler
 
 if TYPE_CHECKING:
     from backends.c import CBackend
@@ -53,7 +53,7 @@ def _flags(folder: Path, options: CBackend, progress: Progress | None) -> BuildO
 
 def library_key(folder: Path, manifest: Mapping[str, Any], options: CBackend, compiler: Compiler) -> str:
     """Names a build: the code, the compiler, and how it is called."""
-    how = (compiler.command, compiler.version, options.opt, options.march, options.sanitize)
+    how = (compiler.command, compiler.version, CODE_FLAGS, options.opt, options.march, options.sanitize)
     digest = hashlib.sha256(repr(how).encode())
     for name in sorted(manifest["files"]):
         if name.endswith((".c", ".h")):

@@ -34,6 +34,11 @@ Kind = Literal["gcc", "clang", "zig"]
 
 RUNTIME_DIR = Path(__file__).parent / "runtime"
 
+CODE_FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing")
+"""What generated code is compiled with everywhere: here, by CMake, and by who reads docs/c-artifact.md. Nothing reads
+errno or floating-point exceptions, so that loops with mathematical functions can be vectors; and the memory of an arena
+and of embedded weights is declared as bytes, and holds values of all types."""
+
 _WARNINGS = ("-Wall", "-Wextra")
 _QUERY_SECONDS = 60.0
 _ERROR_LINES = 20
@@ -79,7 +84,7 @@ class Compiler:
         `fp_contract` is "fast" (a*b + c may be one rounding) or "off" (the same bits on every machine).
         """
         flags = ["-std=c11", *_WARNINGS, "-fPIC", opt, *self.march_flags(march)]
-        flags += ["-fno-math-errno", "-fno-trapping-math", f"-ffp-contract={fp_contract}"]
+        flags += [*CODE_FLAGS, f"-ffp-contract={fp_contract}"]
         if sanitize:
             flags += ["-g", "-fno-omit-frame-pointer", f"-fsanitize={','.join(sanitize)}"]
         else:

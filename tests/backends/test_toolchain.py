@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import stat
 import subprocess
 import time
 from pathlib import Path
 
+import onnx.parser
 import pytest
 
 from backends.c import cache, toolchain
+from compiler import compile as compile_model
+from compiler import load
 from compiler.errors import ToolError
 
+DOCS = Path(__file__).parents[2] / "docs"
 ADD = '#include "add.h"\nint add(int a, int b) { return a + b + EXTRA; }\n'
 ADD_H = "int add(int a, int b);\n"
 TWICE = '#include "add.h"\nint twice(int a); int twice(int a) { return add(a, a); }\n'
@@ -271,3 +276,17 @@ def test_put_get_and_collect(tmp_path: Path) -> None:
     assert [cache.get(key) is not None for key in keys] == [True, False, False, True]
     assert cache.gc(0) == 2048
     assert not [path for path in cache.cache_dir().rglob("*") if path.is_file()]
+
+
+def test_all_who_compile_generated_code_have_its_flags(tmp_path: Path) -> None:
+    """The toolchain, the emitted CMakeLists.txt, and the commands of the pages, of which one may leave out speed."""
+    flags = toolchain.Compiler(("cc",), "gcc", "").flags()
+    assert set(toolchain.CODE_FLAGS) <= set(flags)
+    text = '<ir_version: 8, opset_import: ["": 17]> tiny (float[4] x) => (float[4] y) { y = Relu(x) }'
+    compile_model(load(onnx.parser.parse_model(text)), "c", out=tmp_path)
+    (options,) = re.findall(r"PRIVATE\s+(-O3 [^)]+)\)", (tmp_path / "CMakeLists.txt").read_text())
+    assert set(options.split()) == {"-O3", *toolchain.CODE_FLAGS, "-ffp-contract=fast"} <= set(flags)
+    building = (DOCS / "c-artifact.md").read_text().partition("## Building")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(-f[\w-]+)`", building)) == {*toolchain.CODE_FLAGS, "-ffast-math"}
+    commands = re.findall(r"^\$ (cc .+)$", "".join(page.read_text() for page in sorted(DOCS.glob("*.md"))), re.M)
+    assert commands and all(" -fno-strict-aliasing " in command for command in commands)
