@@ -27,6 +27,10 @@ static int fail(const char *what, const char *which) {
   return BENCH_FAILED;
 }
 
+/* Of an input or output: not a byte more than there are, so that sanitizers see what is read beyond its end. */
+static void *exact_memory(size_t bytes) { return calloc(bytes > 0 ? bytes : 1, 1); }
+
+/* Of weights, arena and threads. */
 static void *aligned_memory(size_t bytes) {
   size_t rounded = (bytes / 64 + 1) * 64;
   void *memory = aligned_alloc(64, rounded);
@@ -83,7 +87,7 @@ static int run(int count, char **values, void **memory) {
   if (arena_bytes < 0) return fail("dims", "out of bounds");
 @BYTES@  for (size_t i = 0; i < @IO@; i++) {
     const char *path = argument(count, values, tensor_names[i]);
-    io[i] = aligned_memory(bytes[i]);
+    io[i] = exact_memory(bytes[i]);
     if (io[i] == NULL) return fail("out of memory for", tensor_names[i]);
     if (i >= @INPUTS@ || path == NULL) continue;
     if (!read_file(path, io[i], bytes[i])) return fail("not the bytes of the input", path);

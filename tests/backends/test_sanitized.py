@@ -16,6 +16,7 @@ TAKE = """<ir_version: 10, opset_import: ["": 21]>
 take (float[4] x, int64[1] at) => (float[1] y) { y = Gather(x, at) }"""
 
 
+START = "    const double start = seconds();"
 MAIN = "int main(int count, char **values) {"
 OPTIONS: dict[str, Any] = {"opt": "-O1", "sanitize": "address+undefined"}
 FEEDS = {"x": np.arange(4, dtype=np.float32), "at": np.int64([2])}
@@ -51,3 +52,15 @@ def test_what_a_sanitizer_reports_is_an_error_of_its_own(tmp_path: Path) -> None
     with pytest.raises(compiler.CompileError, match="signed integer overflow") as caught:
         artifact.load().run(FEEDS)
     assert caught.value.code == "E0503"
+
+
+@pytest.mark.parametrize("place", ["io[0])[4]", "io[2])[1]"])
+def test_the_element_after_an_input_or_output_is_not_there(place: str, tmp_path: Path) -> None:
+    artifact = compiled(tmp_path)
+    bench = tmp_path / "main.c"
+    text = bench.read_text()
+    broken = text.replace(START, f"  (void)((volatile float *){place};\n{START}")
+    assert broken != text
+    bench.write_text(broken)
+    with pytest.raises(compiler.CompileError, match="heap-buffer-overflow"):
+        artifact.load().run(FEEDS)
