@@ -12,8 +12,9 @@ from ir.op import Op, assume_equal, case, op, require
 from ir.ops.reduction import accumulator
 from ir.types import DType, TensorType, dtype_of
 
-_MOST_SAMPLES = 65536
-"""Bound on the samples along one side of a bin, so that a malformed region cannot stall a program."""
+_MOST_SAMPLES = 4096
+"""Bound on the samples along one side of a bin, so that a malformed region cannot stall a program: of one that lies in
+an image, a bin has one for each element along it."""
 
 _ROIS = np.array([[0.5, 0.5, 4.2, 5.1], [1.0, 0.0, 1.5, 2.0], [-3.0, -2.0, 9.0, 9.0]], np.float32)
 
@@ -61,22 +62,24 @@ class RoiAlign(Op):
             least = exact(-np.inf if self.half_pixel else 1)
             bins = [(y1, max(y2 - y1, least), self.height), (x1, max(x2 - x1, least), self.width)]
             for ph, pw in np.ndindex(self.height, self.width):
-                values = [
-                    _corners(image_of(x, batch), v, u)
-                    for v in self._positions(ph, *bins[0])
-                    for u in self._positions(pw, *bins[1])
-                ]
+                rows, columns = self._positions(ph, *bins[0]), self._positions(pw, *bins[1])
+                count = len(rows) * len(columns)
+                within = [_inside(rows, x.shape[2]), _inside(columns, x.shape[3])]
+                values = [_corners(image_of(x, batch), v, u) for v in within[0] for u in within[1]]
+                if len(values) < count:  # samples outside of the image
+                    values.append([np.zeros(x.shape[1])])
                 if values and self.greatest:
                     y[r, :, ph, pw] = np.max([np.max(v, axis=0) for v in values], axis=0)
                 elif values:
-                    y[r, :, ph, pw] = np.sum([np.sum(v, axis=0) for v in values], axis=0) / len(values)
+                    y[r, :, ph, pw] = np.sum([np.sum(v, axis=0) for v in values], axis=0) / count
         return y.astype(x.dtype)
 
     def _positions(self, p: int, start: float, extent: float, bins: int) -> list[float]:
         """Where bin `p` of `bins` is sampled along one axis."""
         size = extent / bins
-        count = self.samples or min(int(np.ceil(size)), _MOST_SAMPLES)
-        return [start + p * size + (k + 0.5) * size / count for k in range(count)]
+        count = self.samples or (int(min(np.ceil(size), _MOST_SAMPLES)) if size > 0 else 0)
+        with np.errstate(invalid="ignore"):
+            return [start + p * size + (k + 0.5) * size / count for k in range(count)]
 
     def kernel(
         self, k: KernelBuilder, outs: tuple[Output, ...], x: Tensor, rois: Tensor, batch_indices: Tensor
@@ -149,11 +152,14 @@ def _neighbours(k: KernelBuilder, v: Expr, size: Size, dtype: DType, letter: str
     return low, high, share
 
 
+def _inside(positions: list[float], size: int) -> list[float]:
+    """Those that are no more than an element away from what they are in; others are of value 0."""
+    return [position for position in positions if -1 <= position <= size]
+
+
 def _corners(planes: np.ndarray, v: float, u: float) -> list[np.ndarray]:
-    """The four weighted elements around position (v, u) of each plane; zeros beyond its border."""
+    """The four weighted elements around position (v, u) of each plane, which is inside of it."""
     height, width = planes.shape[1:]
-    if not (-1 <= v <= height and -1 <= u <= width):
-        return [np.zeros(planes.shape[0])]
     pairs = []
     for position, size in ((max(v, 0), height), (max(u, 0), width)):
         low = min(int(position), size - 1)
