@@ -81,9 +81,7 @@ def _convert_conv_integer(graph: Graph, node: Node) -> None:
     b = Builder(graph, before=node, sources=node.sources)
     attributes = {name: getattr(op, name) for name in ("stride", "pad", "dilation", "groups")}
     rows, weights = b.transpose(x, perm=to_last(rank)), b.transpose(w, perm=(*range(2, rank), 1, 0))
-    _put(
-        graph, node.output, b.transpose(b.conv_integer_channels_last(rows, weights, **attributes), perm=to_first(rank))
-    )
+    put(graph, node.output, b.transpose(b.conv_integer_channels_last(rows, weights, **attributes), perm=to_first(rank)))
 
 
 def _reduces_all(node: Node) -> bool:
@@ -97,7 +95,7 @@ def _reduce_before(graph: Graph, node: Node) -> None:
     found = _source(node.inputs[0])
     assert found is not None
     b = Builder(graph, before=node, sources=node.sources)
-    _put(graph, node.output, b.apply(node.op, found[0]))
+    put(graph, node.output, b.apply(node.op, found[0]))
 
 
 def _convert_conv_transpose(graph: Graph, node: Node) -> None:
