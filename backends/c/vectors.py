@@ -509,7 +509,7 @@ def type_lines(types: set[tuple[DType, int]]) -> list[str]:
             lines.append(f"SESAME_VECTOR_ORDER({name})")
     for dtype, lanes in sorted(types, key=lambda pair: pair[1]):
         if dtype == t.i32 and (t.i8, 4 * lanes) in types:
-            lines.append(f"SESAME_VECTOR_DOT(i32x{lanes}, i8x{4 * lanes})")
+            lines.append(f"SESAME_VECTOR_DOT_{32 * lanes}(i32x{lanes}, i8x{4 * lanes})")
     return lines
 
 

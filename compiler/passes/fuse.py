@@ -237,7 +237,8 @@ def _absorb(graph: Graph, group: Group, producer: Node, shapes: dict[Node, Shape
         group.members[producer] = None
         if is_shared:
             group.copied.add(producer)
-        _within_operands(group, producer)
+        if _within_operands(group, producer) and not is_shared and _narrows(producer):
+            _keep_with_contraction(graph, group, producer, shapes)
         return
     if is_shared or group.core is not None or value.shape != group.root.output.shape:
         return
@@ -246,6 +247,34 @@ def _absorb(graph: Graph, group: Group, producer: Node, shapes: dict[Node, Shape
     if not _used_in_place(group, value) or not _within_operands(group, producer):
         group.core = None
         group.members.pop(producer, None)
+
+
+def _narrows(node: Node) -> bool:
+    """Whether the result of a node takes less memory than what it is made of."""
+    first = node.inputs[0] if node.inputs else None
+    return first is not None and node.output.dtype.itemsize < first.dtype.itemsize
+
+
+def _keep_with_contraction(graph: Graph, group: Group, node: Node, shapes: dict[Node, Shape]) -> None:
+    """Leaves `node`, which narrows what a contraction gives, to that contraction's group where this one cannot hold
+    both: what is stored between them is then narrow."""
+    path = [node]
+    while True:
+        operand = path[-1].inputs[0] if path[-1].inputs else None
+        producer = None if operand is None or len(operand.users) != 1 else operand.node
+        if operand is None or producer is None or producer in group.members or operand.shape != node.output.shape:
+            return
+        if shapes[producer].kind == "contraction":
+            break
+        if shapes[producer].kind != "pointwise" or producer.op.movement:
+            return
+        path.append(producer)
+    for earlier in path[1:]:
+        group.members[earlier] = None
+    _absorb(graph, group, producer, shapes)
+    if producer not in group.members:
+        for earlier in path:
+            group.members.pop(earlier, None)
 
 
 def _within_operands(group: Group, producer: Node) -> bool:

@@ -48,35 +48,13 @@ static inline int32_t sesame_word(const uint8_t *bytes) {
 /* sesame_dot4_V(sum, x, w): to each lane, the four products of the unsigned bytes in that lane of x by the signed bytes
  * in that lane of w are added. Sums wrap around; nothing saturates. One instruction stands alone in its asm: compilers
  * keep the sums in registers around it, which they do not around the intrinsic. */
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define SESAME_VECTOR_DOT(V, B)                                           \
-  static inline V sesame_dot4_##V(V sum, V x, B w) {                      \
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));          \
-    return sum;                                                           \
+#define SESAME_DOT_OF_FOUR(V, B, INSTRUCTION)                            \
+  static inline V sesame_dot4_##V(V sum, V x, B w) {                     \
+    __asm__(INSTRUCTION " %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));     \
+    return sum;                                                          \
   }
-#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
-#define SESAME_VECTOR_DOT(V, B)                                           \
-  static inline V sesame_dot4_##V(V sum, V x, B w) {                      \
-    __asm__("{vex} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));    \
-    return sum;                                                           \
-  }
-#else
-/* Pairs of products of 16 bits, added: what processors had before. */
-#if defined(__AVX512BW__)
-#define SESAME_PAIRS(V, sum, a, b) __asm__("vpmaddwd %2, %1, %0" : "=v"(sum) : "v"(a), "v"(b))
-#elif defined(__AVX2__)
-#define SESAME_PAIRS(V, sum, a, b) __asm__("vpmaddwd %2, %1, %0" : "=x"(sum) : "x"(a), "x"(b))
-#elif defined(__SSE2__) && !defined(__AVX__)
-#define SESAME_PAIRS(V, sum, a, b) \
-  do {                             \
-    (sum) = (a);                   \
-    __asm__("pmaddwd %1, %0" : "+x"(sum) : "x"(b)); \
-  } while (0)
-#else
-#define SESAME_PAIRS(V, sum, a, b) \
-  ((sum) = (((V)(a) << 16) >> 16) * (((V)(b) << 16) >> 16) + ((V)(a) >> 16) * ((V)(b) >> 16))
-#endif
-#define SESAME_VECTOR_DOT(V, B)                                                                   \
+/* Twice two products of 16 bits, added: what processors had before. */
+#define SESAME_DOT_OF_TWO(V, B, PAIRS)                                                            \
   typedef uint32_t V##_bits __attribute__((vector_size(sizeof(V))));                              \
   typedef int16_t V##_halves __attribute__((vector_size(sizeof(V))));                             \
   static inline V sesame_dot4_##V(V sum, V x, B w) {                                              \
@@ -84,10 +62,43 @@ static inline int32_t sesame_word(const uint8_t *bytes) {
     const V##_halves odd_w = (V##_halves)w >> 8;                                                  \
     const V##_halves even_w = (V##_halves)((V##_bits)w << 8) >> 8;                                \
     V even, odd;                                                                                  \
-    SESAME_PAIRS(V, even, (V)even_x, (V)even_w);                                                  \
-    SESAME_PAIRS(V, odd, (V)odd_x, (V)odd_w);                                                     \
+    PAIRS(V, even, (V)even_x, (V)even_w);                                                         \
+    PAIRS(V, odd, (V)odd_x, (V)odd_w);                                                            \
     return (V)((V##_bits)sum + (V##_bits)even + (V##_bits)odd);                                   \
   }
+#define SESAME_PAIRS_AVX(V, sum, a, b) __asm__("vpmaddwd %2, %1, %0" : "=v"(sum) : "v"(a), "v"(b))
+#define SESAME_PAIRS_SSE(V, sum, a, b)              \
+  do {                                              \
+    (sum) = (a);                                    \
+    __asm__("pmaddwd %1, %0" : "+x"(sum) : "x"(b)); \
+  } while (0)
+#define SESAME_LOW_HALF(V, a) ((V)((V##_bits)(a) << 16) >> 16)
+#define SESAME_PAIRS_PLAIN(V, sum, a, b) \
+  ((sum) = SESAME_LOW_HALF(V, a) * SESAME_LOW_HALF(V, b) + ((a) >> 16) * ((b) >> 16))
+
+/* By the bits of a vector: code may be compiled for less than it was written for. */
+#if defined(__AVX512VNNI__)
+#define SESAME_VECTOR_DOT_512(V, B) SESAME_DOT_OF_FOUR(V, B, "vpdpbusd")
+#elif defined(__AVX512BW__)
+#define SESAME_VECTOR_DOT_512(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_AVX)
+#else
+#define SESAME_VECTOR_DOT_512(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_PLAIN)
+#endif
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define SESAME_VECTOR_DOT_256(V, B) SESAME_DOT_OF_FOUR(V, B, "vpdpbusd")
+#define SESAME_VECTOR_DOT_128(V, B) SESAME_DOT_OF_FOUR(V, B, "vpdpbusd")
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+#define SESAME_VECTOR_DOT_256(V, B) SESAME_DOT_OF_FOUR(V, B, "%{vex%} vpdpbusd")
+#define SESAME_VECTOR_DOT_128(V, B) SESAME_DOT_OF_FOUR(V, B, "%{vex%} vpdpbusd")
+#elif defined(__AVX2__) && (defined(__AVX512BW__) || !defined(__AVX512F__))
+#define SESAME_VECTOR_DOT_256(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_AVX)
+#define SESAME_VECTOR_DOT_128(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_AVX)
+#elif defined(__SSE2__) && !defined(__AVX__)
+#define SESAME_VECTOR_DOT_256(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_PLAIN)
+#define SESAME_VECTOR_DOT_128(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_SSE)
+#else
+#define SESAME_VECTOR_DOT_256(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_PLAIN)
+#define SESAME_VECTOR_DOT_128(V, B) SESAME_DOT_OF_TWO(V, B, SESAME_PAIRS_PLAIN)
 #endif
 
 #endif
