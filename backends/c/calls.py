@@ -81,7 +81,8 @@ class PreparedCall:
 
     def memories(self) -> list[np.ndarray]:
         """Memory for every output."""
-        return [np.empty(shape, dtype) for shape, dtype in self._made]
+        new = self.ports.new
+        return [new(shape, dtype) for shape, dtype in self._made]
 
     def given(self, outputs: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Memory for every output: the arrays in `outputs`, new ones for those left out. Raises UsageError."""
@@ -92,7 +93,7 @@ class PreparedCall:
         for name, (shape, dtype) in zip(self._names, self._made):
             array = outputs.get(name)
             if array is None:
-                results.append(np.empty(shape, dtype))
+                results.append(self.ports.new(shape, dtype))
                 continue
             begin, end = own = _range(_checked(name, array, shape, dtype))
             for other_begin, other_end in taken:

@@ -47,7 +47,7 @@ class CModel:
         self._strerror.restype = ctypes.c_char_p
         self._weights = _map_weights(folder, manifest)
         self._weights_at = ctypes.c_void_p(self._weights.ctypes.data)
-        self._arena_of(0)
+        self._arena_at, self._room = ctypes.c_void_p(), -1
         self._calls: dict[tuple[tuple[int, ...], ...], PreparedCall] = {}
         self._options = options
         self.steps: list[Mapping[str, Any]] = list(manifest.get("steps", ()))
@@ -71,7 +71,7 @@ class CModel:
         results = call.memories() if outputs is None else call.given(outputs, arrays)
         call.point(arrays, results)
         if call.needed > self._room:
-            self._arena_of(call.needed)
+            self._arena_at, self._room = ctypes.c_void_p(self._arena_of(call.needed)), call.needed
         status = self._call(
             call.pointers, call.dims, self._weights_at, self._arena_at, call.arena_bytes, self._pool, *self._more
         )
@@ -102,11 +102,10 @@ class CModel:
         touched = self._weights.nbytes + self._room
         return measure_ceilings(self._options, int(self.manifest["lanes"]), self._options.threads, touched)
 
-    def _arena_of(self, needed: int) -> None:
-        """Makes room for `needed` bytes at an aligned address, which is kept from call to call."""
+    def _arena_of(self, needed: int) -> int:
+        """The address of an aligned arena of `needed` bytes; it is kept from call to call while it is large enough."""
         self._arena = np.empty(needed + _ALIGNMENT, np.uint8)
-        self._arena_at = ctypes.c_void_p(-(-self._arena.ctypes.data // _ALIGNMENT) * _ALIGNMENT)
-        self._room = needed
+        return -(-self._arena.ctypes.data // _ALIGNMENT) * _ALIGNMENT
 
     def close(self) -> None:
         """Stops the model's threads."""

@@ -6,7 +6,7 @@ Needs the manifest, NumPy and symbolic sizes; none of the compiler's graph code,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,9 @@ class Port:
 class Ports:
     """What a model takes and gives. `told` are the sizes of outputs that only a run tells, `kinds` what inputs and
     outputs are to callers, where that is not the tensors of C."""
+
+    new: Callable[[tuple[int, ...], np.dtype], np.ndarray] = staticmethod(lambda shape, dtype: np.empty(shape, dtype))
+    """Makes memory for an output."""
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
         self.kinds: dict[str, list[Any]] = dict(manifest.get("kinds", {}))
@@ -139,10 +142,6 @@ class Ports:
         except ValueError as error:
             raise UsageError("E0209", str(error)) from error
         return sizes
-
-    def memories(self, sizes: Mapping[str, int]) -> list[np.ndarray]:
-        """Memory for the outputs, each in one axis, with room for the most elements that it can have."""
-        return [np.empty(max(0, evaluate(port.room, sizes)), port.type.dtype.numpy) for port in self.outputs]
 
     def results(self, memories: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str, Any]:
         """The outputs by name as callers get them; `sizes` includes those that the run told."""

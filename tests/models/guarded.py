@@ -60,6 +60,10 @@ class GuardedModel(CModel):
 
     at_end = True
 
+    def run(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        self._room = -1  # a fence for each run
+        return super().run(feeds, outputs)
+
     def _arena_of(self, needed: int) -> int:
         self.fence = Fence(needed)
         return self.fence.arena(at_end=self.at_end)
@@ -73,8 +77,11 @@ class FencedPorts(Ports):
     def arrays(self, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         return [self._fenced(array) for array in super().arrays(feeds)]
 
-    def memories(self, sizes: Mapping[str, int]) -> list[np.ndarray]:
-        return [self._fenced(array) for array in super().memories(sizes)]
+    def as_they_are(self, feeds: Mapping[str, Any]) -> None:
+        """None: C takes no array that is not fenced."""
+
+    def new(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return self._fenced(np.empty(shape, dtype))
 
     def _fenced(self, array: np.ndarray) -> np.ndarray:
         fence = Fence(array.nbytes)
