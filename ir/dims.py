@@ -134,27 +134,41 @@ def _greatest(size: Size, limits: Mapping[str, Size | None], depth: int) -> Size
         term = reduce(_product_of_any, (single(atom) for atom in monomial), cast(Size, coefficient))
         if not names(term) & limits.keys():
             total = total + term
-        elif coefficient > 0:
-            alone, together = _products(monomial, limits)
-            factors = [_greatest_atom(atom, limits, depth) for atom in alone]
-            factors += [_greatest(limit, limits, depth + 1) for limit in together]
-            total = total + reduce(_product_of_any, factors, cast(Size, coefficient))
-        elif decide_le(term, 0) is not True:
-            total = total + _greatest_negated(coefficient, monomial, limits, depth)
+        elif coefficient > 0 or decide_le(term, 0) is not True:
+            total = total + _greatest_product(coefficient, monomial, limits, depth)
     return plain(total)
 
 
-def _greatest_negated(coefficient: Number, monomial: Monomial, limits: Mapping[str, Size | None], depth: int) -> Size:
-    """What a product with a negative coefficient is at most: only a factor that is a least of sizes may be negative."""
-    position = next((i for i, atom in enumerate(monomial) if isinstance(atom, Min)), None)
-    if position is None or sum(isinstance(atom, Min) for atom in monomial) > 1:
-        raise Undecided(
-            f"the greatest value of {coefficient} times {' * '.join(dim_text(single(a)) for a in monomial)}"
-        )
-    least = cast(Min, monomial[position])
-    negated = maximum(0, *(_greatest(-arg, limits, depth) for arg in least.args))
-    others = [_greatest_atom(a, limits, depth) for i, a in enumerate(monomial) if i != position]
-    return reduce(_product_of_any, others, cast(Size, -coefficient)) * negated
+def _greatest_product(coefficient: Number, monomial: Monomial, limits: Mapping[str, Size | None], depth: int) -> Size:
+    """What a product is at most. Of a factor that may be negative, what counts is how far it is from 0: on the side of
+    the coefficient where there is one, else on both, since two of them make a product that is positive."""
+    signed = [atom for atom in monomial if not isinstance(atom, Name) and decide_le(0, single(atom)) is not True]
+    if not signed and coefficient < 0:
+        return 0
+    alone, together = _products([atom for atom in monomial if atom not in signed], limits)
+    factors = [_greatest_atom(atom, limits, depth) for atom in alone]
+    factors += [_greatest(limit, limits, depth + 1) for limit in together]
+    for atom in signed:
+        ends: list[Size] = [] if len(monomial) == 1 else [0]
+        if coefficient > 0 or len(signed) > 1:
+            ends.append(_greatest_atom(atom, limits, depth))
+        if coefficient < 0 or len(signed) > 1:
+            ends.append(_greatest_negated(atom, limits, depth))
+        factors.append(maximum(*ends))
+    return reduce(_product_of_any, factors, cast(Size, coefficient if coefficient > 0 else -coefficient))
+
+
+def _greatest_negated(atom: Atom, limits: Mapping[str, Size | None], depth: int) -> Size:
+    """What the negative of an atom is at most."""
+    match atom:
+        case Name():
+            return 0
+        case FloorDiv():
+            return maximum(0, _greatest(-atom.num, limits, depth))
+        case Max():
+            return minimum(*_those_bounded(tuple(-arg for arg in atom.args), limits, depth))
+        case Min():
+            return maximum(*(_greatest(-arg, limits, depth) for arg in atom.args))
 
 
 def _products(monomial: Iterable[Atom], limits: Mapping[str, Size | None]) -> tuple[list[Atom], list[Size]]:

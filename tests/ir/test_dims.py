@@ -31,6 +31,7 @@ from ir.dims import (
     dim_text,
     evaluate,
     floor,
+    greatest,
     lower_bound,
     maximum,
     minimum,
@@ -432,3 +433,34 @@ def test_bounds_and_decisions_are_sound(x, y, values, bound):
         assert (low is None or low <= left) and (high is None or left <= high)
         assert decide_le(a, b) in (None, left <= right)
         assert decide_eq(a, b) in (None, left == right)
+
+
+def divides_by_numbers(tree: Any) -> bool:
+    if not isinstance(tree, tuple):
+        return True
+    operation, left, right = tree
+    positive = operation not in ("//", "%") or (isinstance(right, int) and right > 0)
+    return positive and divides_by_numbers(left) and divides_by_numbers(right)
+
+
+@given(trees(), st.fixed_dictionaries({name: st.integers(0, 4) for name in SYMBOLS}))
+@settings(max_examples=400, deadline=None)
+def test_the_greatest_value_is_not_exceeded(tree, values):
+    """Of products also whose factors may be negative: two of them are positive together. Sizes divide by what is
+    positive."""
+    assume(divides_by_numbers(tree))
+    expected, size = counted(tree, values), sized(tree)
+    try:
+        most = greatest(size, dict.fromkeys(SYMBOLS, 4))
+    except (Undecided, ZeroDivisionError):
+        assume(False)
+    assert isinstance(most, int) and expected <= most
+
+
+def test_the_greatest_product_of_factors_that_may_be_negative():
+    a, b, c, d = (symbol(name) for name in "abcd")
+    most = dict.fromkeys("abcd", 8)
+    assert greatest(minimum(a - b, 0) * minimum(c - d, 0), most) == 64
+    assert greatest(minimum(a, 1) * minimum(c - d, 0) * -4, most) == 32
+    assert greatest(c * minimum(a - 12, b), most) == 0
+    assert greatest(-b * maximum(a - 20, -4), most) == 32
