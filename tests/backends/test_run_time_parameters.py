@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -278,6 +279,18 @@ def test_center_crop_pad(tmp_path: Path) -> None:
                    dims={"a": (0, 8), "b": (0, 8)})  # fmt: skip
     net.agree(*({"x": x, "shape": ints(*shape)} for shape in ((3, 4), (8, 2), (5, 7), (2, 2))))
     net.refuse({"x": x, "shape": ints(9, 1)}, status=LIMIT)
+
+
+def test_center_crop_pad_of_sizes_that_a_run_tells(tmp_path: Path) -> None:
+    """To sizes that other nodes tell: the result has these, not sums of what is kept and what is added."""
+    text = """<ir_version: 8, opset_import: ["": 18]> crop (float[n,m] x, float[6] v, float[7] w) => (float[a,b] y) {
+      p = NonZero(v) ps = Shape<start=1>(p) q = NonZero(w) qs = Shape<start=1>(q)
+      shape = Concat<axis=0>(ps, qs) y = CenterCropPad(x, shape) }"""
+    net = Compiled(onnx.parser.parse_model(text), tmp_path)
+    v, w = np.array([1, 0, 2, 3, 0, 0], np.float32), np.array([1, 1, 0, 1, 1, 0, 1], np.float32)
+    net.agree(
+        {"x": ramp(5, 2), "v": v, "w": w}, {"x": ramp(2, 7), "v": v, "w": w}, {"x": ramp(3, 5), "v": v, "w": 0 * w}
+    )
 
 
 def test_affine_grid(tmp_path: Path) -> None:

@@ -310,8 +310,9 @@ def CenterCropPad(b: Any, x: Any, shape: Any, *, axes: tuple[int, ...] | None = 
     before: list[Size] = [0] * x.rank
     after: list[Size] = [0] * x.rank
     for a, size in zip(chosen, target):
-        kept, missing = minimum(x.shape[a], size), maximum(0, size - x.shape[a])
-        x = sliced(b, x, a, maximum(0, x.shape[a] - size) // 2, kept)
+        kept = minimum(x.shape[a], size)
+        missing = size - kept  # so that what is padded has the size itself, in its own form
+        x = sliced(b, x, a, (x.shape[a] - kept) // 2, kept)
         before[a], after[a] = missing // 2, missing - missing // 2
     return _pad(b, x, before, after, "constant", 0)
 
