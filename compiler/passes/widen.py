@@ -159,7 +159,7 @@ def _after(graph: Graph, node: Node, y: Value, together: int) -> Value | None:
 
 def _alike(b: Builder, operand: Value, value: Value, y: Value, together: int) -> Value | None:
     """Another operand of a function of `value`, for the function of `y`; None where it would have to be moved."""
-    if operand.tensor.elements == 1 and operand.rank <= 1:
+    if operand.tensor.elements == 1 and operand.rank <= value.rank:
         return operand
     if operand.shape == value.shape and y.tensor.elements == value.tensor.elements:
         return b.reshape(operand, shape=y.shape)

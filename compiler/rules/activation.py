@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from compiler.rules.constants import number
+from compiler.rules.constants import is_constant, number
 from ir.op import case
 from ir.rule import Rule
 
@@ -185,3 +185,30 @@ class Softmax(Rule):
 
     def replace(b, x, m):
         return b.softmax(x, axes=m["axes"])
+
+
+_RISING = {"relu", "leaky_relu", "max", "min", "clip"}
+
+
+class MaxPoolOfRising(Rule):
+    """max_pool(f(x))  =>  f(max_pool(x)), where f never falls, as relu: then f is computed of fewer elements"""
+
+    examples = []
+    roots = ("max_pool",)
+
+    def change(b, node):
+        value = node.inputs[0]
+        f = value.node
+        if f is None or f.op.name not in _RISING or getattr(f.op, "alpha", 1) < 0 or value in value.graph.outputs:
+            return None
+        x, *bounds = f.inputs
+        are_numbers = all(v is None or (is_constant(v) and v.tensor.elements == 1 and v.rank <= x.rank) for v in bounds)
+        if sum(value.users.values()) != 1 or x.shape != value.shape or not are_numbers or not _meets_elements(node.op):
+            return None
+        return b.apply(f.op, b.apply(node.op, x), *bounds)
+
+
+def _meets_elements(pool):
+    """Whether no window lies within the padding, whose least value is not a value of the function."""
+    reach = zip(pool.pad, (*pool.window, *pool.window))
+    return all(d == 1 for d in pool.dilation) and all(isinstance(p, int) and p < size for p, size in reach)
