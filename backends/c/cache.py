@@ -12,9 +12,12 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 
 DEFAULT_LIMIT_BYTES = 2 << 30
+_SECONDS_BETWEEN = 600.0
+"""How often the cache is looked through: with many entries that takes as long as compiling a small model."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -65,6 +68,18 @@ def put(key: str, path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def gc_if_due() -> int:
+    """`gc`, unless some process did that a short time ago. Returns the bytes removed."""
+    done = _root() / "collected"
+    try:
+        if done.exists() and time.time() - done.stat().st_mtime < _SECONDS_BETWEEN:
+            return 0
+        done.touch()
+    except OSError:
+        return 0
+    return gc()
 
 
 def gc(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:

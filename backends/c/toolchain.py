@@ -320,7 +320,7 @@ def _build(
         os.replace(linked, output)
     cached = sum(item.cached for item in objects)
     if cached < len(objects) and options.get("use_cache", True):
-        cache.gc()
+        cache.gc_if_due()
     return BuildResult(
         output, len(objects) - cached, cached, "".join(text for text in warnings if text), time.monotonic() - started
     )

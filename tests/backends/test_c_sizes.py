@@ -34,7 +34,7 @@ def arm(output: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
 def test_a_window_that_does_not_fit_is_refused():
     model = loaded([node("Conv", ["x", "w"], ["y"])], [value("x", 1, 1, "L")], value("y", 1, 1, "M"))
     assert model.run({"x": np.ones((1, 1, 4), np.float32)})["y"].tolist() == [[[3.0, 3.0]]]
-    with pytest.raises(CompileError, match="a tensor would have a negative size"):
+    with pytest.raises(CompileError, match="must not be negative"):
         model.run({"x": np.ones((1, 1, 1), np.float32)})
 
 

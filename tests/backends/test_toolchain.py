@@ -278,6 +278,15 @@ def test_put_get_and_collect(tmp_path: Path) -> None:
     assert not [path for path in cache.cache_dir().rglob("*") if path.is_file()]
 
 
+def test_the_cache_is_looked_through_now_and_then(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "object").write_bytes(b"x")
+    assert cache.put(cache.key_of("x"), tmp_path / "object")
+    monkeypatch.setattr(cache, "gc", lambda: 1)
+    assert [cache.gc_if_due(), cache.gc_if_due()] == [1, 0]
+    os.utime(cache.cache_dir() / "objects" / "collected", (0, 0))
+    assert cache.gc_if_due() == 1
+
+
 def test_all_who_compile_generated_code_have_its_flags(tmp_path: Path) -> None:
     """The toolchain, the emitted CMakeLists.txt, and the commands of the pages, of which one may leave out speed."""
     flags = toolchain.Compiler(("cc",), "gcc", "").flags()
