@@ -101,7 +101,7 @@ def _unlimited(name: str, program: Program) -> UnsupportedError:
     step = next(iter(tellers), None)
     node = NodeRef(step.sources[0], "", "sesame") if step is not None and step.sources else None
     message = f"the size '{name}' is known only when the model runs, and nothing bounds it"
-    needs = inputs_behind(program, {name, *(n for teller in tellers for n in _names_bound(teller))})
+    needs = inputs_behind(program, {name, *(teller.step for teller in tellers if isinstance(teller, Repeat))})
     other = f"; or make constants of what it follows from: input {', '.join(needs)}" if needs else ""
     error = UnsupportedError("E0411", message, node=node, help=f"give it a bound: --dim {name}=0..1000{other}")
     error.needs = needs
