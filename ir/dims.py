@@ -298,6 +298,11 @@ def parse_dim(text: str) -> Size:
     return value
 
 
+def atoms(size: Size) -> list[Atom]:
+    """The atoms of a size, those inside of others left out."""
+    return [atom for _, monomial in terms(size) for atom in monomial]
+
+
 def parse_dim_param(text: str) -> Size:
     """The size that a dimension's text in a model stands for: an expression, or else a symbol of that name.
 
@@ -323,9 +328,40 @@ _FUNCTIONS: dict[str, Function] = {
 }
 
 __all__ = [
-    "Atom", "Dim", "DividesByZero", "FloorDiv", "Limits", "Max", "Min", "Monomial", "Name", "Number", "Size", "Term",
-    "Undecided", "bounded", "ceil", "ceil_div", "decide_eq", "decide_le", "dim_text", "evaluate", "floor", "greatest",
+    "Atom",
+    "Dim",
+    "DividesByZero",
+    "FloorDiv",
+    "Limits",
+    "Max",
+    "Min",
+    "Monomial",
+    "Name",
+    "Number",
+    "Size",
+    "Term",
+    "Undecided",
+    "atoms",
+    "bounded",
+    "ceil",
+    "ceil_div",
+    "decide_eq",
+    "decide_le",
+    "dim_text",
+    "evaluate",
+    "floor",
+    "greatest",
     "lower_bound",
-    "maximum", "minimum", "names", "parse_dim", "parse_dim_param", "settle", "substitute", "symbol", "symbol_of",
-    "terms", "unbounded", "upper_bound",
+    "maximum",
+    "minimum",
+    "names",
+    "parse_dim",
+    "parse_dim_param",
+    "settle",
+    "substitute",
+    "symbol",
+    "symbol_of",
+    "terms",
+    "unbounded",
+    "upper_bound",
 ]  # fmt: skip

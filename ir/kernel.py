@@ -20,6 +20,10 @@ Mark: TypeAlias = Literal["", "parallel", "vector", "unroll", "dot"]
 """How a loop may run: on several threads, as the lanes of vectors, written out, or as one product of short vectors."""
 
 
+DOT = 4
+"""Products of bytes that a loop marked "dot" adds as one."""
+
+
 @dataclass(frozen=True)
 class Buffer:
     """A parameter of a kernel. "const" buffers are weights; "inout" ones are read and written in place."""
@@ -354,7 +358,7 @@ def _own_fields(expr: Expr) -> str:
 
 
 __all__ = [
-    "Assign", "Buffer", "For", "If", "Kernel", "Let", "Load", "Local", "Mark", "Role", "Stmt", "Store", "Variable",
-    "While", "blocks_of", "canonical", "exprs_of", "fingerprint", "map_blocks", "map_exprs", "map_stmts", "rename",
-    "walk_stmts",
+    "DOT", "Assign", "Buffer", "For", "If", "Kernel", "Let", "Load", "Local", "Mark", "Role", "Stmt", "Store",
+    "Variable", "While", "blocks_of", "canonical", "exprs_of", "fingerprint", "map_blocks", "map_exprs", "map_stmts",
+    "rename", "walk_stmts",
 ]  # fmt: skip

@@ -161,6 +161,11 @@ def mark(kernel: Kernel, loop: str, how: Mark) -> Kernel:
     return _replace_loop(kernel, loop, lambda s: replace(s, mark=how))
 
 
+def unmark(kernel: Kernel) -> Kernel:
+    """Takes the marks of all loops away."""
+    return replace(kernel, body=map_stmts(kernel.body, lambda s: replace(s, mark="") if isinstance(s, For) else s))
+
+
 def vectorize(kernel: Kernel, loop: str) -> Kernel:
     """Its iterations become the lanes of vectors."""
     return mark(kernel, loop, "vector")

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from ir.dims import Dim, Size, dim_text, upper_bound
+from ir.dims import Dim, Size, dim_text, names, upper_bound
 
 Kind: TypeAlias = Literal["float", "int", "uint", "bool", "complex", "string"]
 
@@ -177,6 +177,13 @@ class MapType:
 Type: TypeAlias = TensorType | SequenceType | OptionalType | MapType
 
 
+def names_in(type_: Type) -> set[str]:
+    """The symbols in the sizes of a type, and of the elements of one that has elements."""
+    while isinstance(type_, (SequenceType, OptionalType)):
+        type_ = type_.element
+    return {name for size in type_.shape for name in names(size)} if isinstance(type_, TensorType) else set()
+
+
 def tensor(dtype: DType | str, *shape: Size) -> TensorType:
     """`tensor("f32", N, 3)` is the type f32[N,3]."""
     return TensorType(DTYPES[dtype] if isinstance(dtype, str) else dtype, shape)
@@ -184,5 +191,5 @@ def tensor(dtype: DType | str, *shape: Size) -> TensorType:
 
 __all__ = [
     "DTYPES", "DType", "Dim", "MapType", "OptionalType", "SequenceType", "Size", "TensorType", "Type", "dtype_of",
-    "tensor",
+    "names_in", "tensor",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ir import types as t
 from ir.dims import Dim, Name, names, substitute, symbol, terms
 from ir.expr import Apply, Cast, Expr, Index, Load, transform, walk
-from ir.kernel import For, Store, exprs_of
+from ir.kernel import DOT, For, Store, exprs_of
 
 
 def bytes_of(value: Expr, var: str) -> tuple[Load, Load]:
@@ -26,7 +26,7 @@ def indices_of(loop: For) -> tuple[Expr, ...]:
 def is_dot(loop: For, var: str) -> bool:
     """Whether a loop marked "dot" in the vector loop over `var` adds four products of bytes that lie side by side: u8
     of one place for all lanes, and i8 of the last axis behind that of the lanes."""
-    store = loop.body[0] if loop.mark == "dot" and loop.extent == 4 and len(loop.body) == 1 else None
+    store = loop.body[0] if loop.mark == "dot" and loop.extent == DOT and len(loop.body) == 1 else None
     if not isinstance(store, Store) or store.function != "add" or store.value.dtype != t.i32:
         return False
     value = store.value

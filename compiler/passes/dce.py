@@ -6,8 +6,8 @@ from compiler.pipeline import graph_pass
 from ir.dims import Dim, names, symbol_of
 from ir.graph import Graph, Node
 from ir.op import Op
-from ir.ops.control import names_in
 from ir.rewrite import for_each_graph
+from ir.types import names_in
 
 
 @graph_pass

@@ -7,14 +7,13 @@ o // stride and o % stride, with the remainders outside of the rows that a tile 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from compiler.passes.simplify import simplify
-from ir.dims import Atom, Dim, FloorDiv, Size, names, symbol, terms
+from ir.dims import Atom, Dim, FloorDiv, Size, atoms, names, symbol
 from ir.element import Names
 from ir.expr import Expr, Index, walk
-from ir.kernel import For, Kernel, Variable, exprs_of, map_stmts, walk_stmts
-from ir.schedule import reorder, split
+from ir.kernel import For, Kernel, Variable, exprs_of, walk_stmts
+from ir.schedule import reorder, split, unmark
 
 
 def split_phases(kernel: Kernel) -> Kernel:
@@ -25,7 +24,7 @@ def split_phases(kernel: Kernel) -> Kernel:
         return kernel
     loop_names = [s.var for s in walk_stmts(kernel.body) if isinstance(s, For)]
     taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *loop_names])
-    made = replace(kernel, body=map_stmts(kernel.body, lambda s: replace(s, mark="") if isinstance(s, For) else s))
+    made = unmark(kernel)
     order, phases = [], []
     for loop in loops:
         stride = strides.get(loop.var)
@@ -69,4 +68,4 @@ def _atoms(innermost: For) -> Iterator[Atom]:
         if isinstance(stmt, For) and not isinstance(stmt.extent, Expr):
             found.append(stmt.extent)
         for size in found:
-            yield from (atom for _, monomial in terms(size) for atom in monomial)
+            yield from atoms(size)

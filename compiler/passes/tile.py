@@ -15,10 +15,10 @@ from compiler.passes.phases import split_phases
 from compiler.passes.simplify import simplify
 from compiler.pipeline import program_pass
 from ir import types as t
-from ir.dims import Atom, Dim, FloorDiv, Size, bounded, ceil_div, decide_le, minimum, names, symbol, terms
+from ir.dims import Dim, FloorDiv, Size, atoms, bounded, ceil_div, decide_le, minimum, names, symbol
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
-from ir.kernel import Assign, For, Kernel, Let, Local, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
+from ir.kernel import DOT, Assign, For, Kernel, Let, Local, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
 from ir.panels import PanelBlob
 from ir.program import Call, Program, ProgramBuffer, map_calls, touched
 from ir.schedule import (
@@ -33,11 +33,10 @@ from ir.schedule import (
     stage,
     substitute_var,
     unflatten,
+    unmark,
 )
 from ir.types import DType, TensorType
 
-DEPTH = 4
-"""Products of bytes that are added to one i32 at a time."""
 _FEW_PANELS = 4
 _ROWS_OF_UNKNOWN = 6
 
@@ -62,7 +61,7 @@ class Nest:
     rows: str | None
     columns: str
     dot: str | None = None
-    """The loop that sums products of bytes, u8 by i8 weights, `DEPTH` of which can be one instruction."""
+    """The loop that sums products of bytes, u8 by i8 weights, `DOT` of which can be one instruction."""
     is_inner: bool = False
     """Whether it is a part of its kernel only."""
 
@@ -169,7 +168,7 @@ def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) 
 
 
 def _panels_of(nest: Nest, shape: Tile) -> Panels | None:
-    return Panels(nest.weight, shape.columns, DEPTH if nest.dot else 1) if nest.weight else None
+    return Panels(nest.weight, shape.columns, DOT if nest.dot else 1) if nest.weight else None
 
 
 def _packed_operand(kernel: Kernel, panels: Panels) -> Kernel:
@@ -242,7 +241,7 @@ def split_groups(kernel: Kernel, packable: set[str]) -> Kernel:
             group, column = taken.fresh("g"), taken.fresh(f"{found.var}_g")
             made = simplify.run(split(kernel, found.var, atom.den, group, column))
             others = [f.var for f in loops[: loops.index(found)]]
-            made = reorder(_unmark(made), [group, *others, column])
+            made = reorder(unmark(made), [group, *others, column])
             return _unflatten_weights(made, packable, found.extent, atom.den)
     return kernel
 
@@ -252,11 +251,6 @@ def _unflatten_weights(kernel: Kernel, packable: set[str], columns: int, per_gro
         if buffer.name in packable and buffer.type.rank > 1 and buffer.type.shape[-1] == columns:
             kernel = unflatten(kernel, buffer.name, buffer.type.rank - 1, per_group)
     return kernel
-
-
-def atoms(size: Size) -> list[Atom]:
-    """The atoms of a size, those inside of floor divisions left out."""
-    return [atom for _, monomial in terms(size) for atom in monomial]
 
 
 def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Kernel:
@@ -362,7 +356,7 @@ def _dot_loop(kernel: Kernel, update: Assign, summed: list[str], weight: str | N
     x, w = sorted(loads, key=lambda load: isinstance(load, Load) and load.buffer == weight)
     assert isinstance(x, Load) and isinstance(w, Load)
     loop = find_loop(kernel, summed[-1])
-    if (x.dtype, w.dtype) != (t.u8, t.i8) or not isinstance(loop.extent, int) or loop.extent % DEPTH != 0:
+    if (x.dtype, w.dtype) != (t.u8, t.i8) or not isinstance(loop.extent, int) or loop.extent % DOT != 0:
         return None
     if len(w.index) < 2 or w.index[-2] != Index(t.i64, symbol(loop.var)):
         return None
@@ -422,10 +416,10 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         raise ScheduleError("an update in place cannot be repeated")
     taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *_bound_in(kernel)])
     panel, lane = taken.fresh(f"{nest.columns}_panel"), taken.fresh(f"{nest.columns}_lane")
-    made = kernel if nest.is_inner else _unmark(kernel)
+    made = kernel if nest.is_inner else unmark(kernel)
     place = taken.fresh("q")
     if nest.dot:
-        made = split(made, nest.dot, DEPTH, taken.fresh(f"{nest.dot}_{DEPTH}"), place)
+        made = split(made, nest.dot, DOT, taken.fresh(f"{nest.dot}_{DOT}"), place)
     if nest.weight:
         made = _split_padded(made, nest.columns, shape.columns, panel, lane)
     else:
@@ -486,10 +480,6 @@ def _parallel_loops(order: dict[str, Size | Expr], repeated: set[str]) -> list[s
         if extent != 1:
             found.append(loop)
     return found
-
-
-def _unmark(kernel: Kernel) -> Kernel:
-    return replace(kernel, body=map_stmts(kernel.body, lambda s: replace(s, mark="") if isinstance(s, For) else s))
 
 
 def _split_padded(kernel: Kernel, loop: str, factor: int, outer: str, inner: str) -> Kernel:

@@ -17,12 +17,10 @@ import numpy as np
 from compiler.rules.constants import is_constant
 from ir import types as t
 from ir.graph import Value
+from ir.kernel import DOT
 from ir.op import case
 from ir.ops.quantized import signed, unsigned
 from ir.rule import Rule
-
-DEPTH = 4
-"""Products that are added at a time: sums become as long as a multiple of it."""
 
 _RNG = np.random.default_rng(7)
 _W = _RNG.integers(-128, 128, (6, 5)).astype(np.int8)
@@ -175,7 +173,7 @@ class ProductOfBytes(Rule):
         return [b.matmul_integer(x, w, *rest) for rest in ((), (a,), (a, z), (None, z))]
 
     def check(m):
-        if _is_plain(m) and m["w"].shape[-2] % DEPTH == 0:
+        if _is_plain(m) and m["w"].shape[-2] % DOT == 0:
             return "it is one of u8 by i8 without zero points"
         a, z = m.values.get("a"), m.values.get("z")
         if a is not None and a.rank > 0 and a.shape[-1] != 1:
@@ -187,7 +185,7 @@ class ProductOfBytes(Rule):
     def replace(b, x, w, a, z):
         x, a = unsigned(b, x, a)
         w, z = signed(b, w, z)
-        extra = -w.shape[-2] % DEPTH
+        extra = -w.shape[-2] % DOT
         product = b.matmul_integer(_lengthened(b, x, -1, extra), _lengthened(b, w, -2, extra))
         if a is not None:
             weights = b.cast(w, to=t.i32)
@@ -214,7 +212,7 @@ class ConvolutionOfBytes(Rule):
 
     def check(m):
         is_padded = any(size != 0 for size in m["pad"])
-        short = m["groups"] == 1 and isinstance(m["w"].shape[1], int) and m["w"].shape[1] % DEPTH
+        short = m["groups"] == 1 and isinstance(m["w"].shape[1], int) and m["w"].shape[1] % DOT
         if _is_plain(m) and not is_padded and not short:
             return "it is one of u8 by i8 without zero points or padding"
         if m["groups"] != 1 and (m["w"].dtype == t.u8 or "z" in m.values):
@@ -229,7 +227,7 @@ class ConvolutionOfBytes(Rule):
             fill = None if a is None else b.cast(a, to=t.u8)
             x = b.pad(x, fill, before=(0, 0, *m["pad"][:half]), after=(0, 0, *m["pad"][half:]))
         given = {"stride": m["stride"], "pad": (0,) * len(m["pad"]), "dilation": m["dilation"]}
-        extra = -w.shape[1] % DEPTH if m["groups"] == 1 else 0
+        extra = -w.shape[1] % DOT if m["groups"] == 1 else 0
         longer, wider = _lengthened(b, x, 1, extra), _lengthened(b, w, 1, extra)
         product = b.conv_integer(longer, wider, groups=m["groups"], **given)
         z = z if z is None else _of_channels(b, z, w)

@@ -15,6 +15,7 @@ from ir.expr import Expr
 from ir.op import Op, case, ints, op, require, sizes
 from ir.ops.contraction import Conv, ConvTranspose, named, tap_names
 from ir.ops.pooling import AveragePool, MaxPool, Pool
+from ir.ops.quantized import from_level
 from ir.ops.reduction import wide
 from ir.types import TensorType
 
@@ -106,16 +107,7 @@ class ConvIntegerChannelsLast(Op):
         return self._wide().reference(x.astype(np.int32), w.astype(np.int32))
 
     def element(self, i: tuple[Expr, ...], x: Tensor, w: Tensor) -> Expr:
-        return self._wide().element(i, _widened(x), _widened(w))
-
-
-def _widened(x: Tensor) -> Tensor:
-    """`x`, read as i32."""
-
-    def load(index: tuple[Expr, ...], outside: Expr | None) -> Expr:
-        return cast(x.at(*index, outside=None if outside is None else 0), t.i32)
-
-    return Tensor(x.type.with_dtype(t.i32), load)
+        return self._wide().element(i, from_level(x), from_level(w))
 
 
 @op

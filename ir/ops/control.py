@@ -30,7 +30,7 @@ from ir.dims import (
 )
 from ir.graph import Graph
 from ir.op import Op, OpError, assume_equal, define, ints, op, require
-from ir.types import OptionalType, SequenceType, TensorType, Type
+from ir.types import OptionalType, SequenceType, TensorType, Type, names_in
 
 
 def merged_type(a: Type, b: Type, label: str) -> Type:
@@ -132,13 +132,6 @@ def told_inside(graph: Graph) -> set[str]:
             given = {name for value in node.inputs if value is not None for name in names_in(value.type)}
             found |= {name for value in node.outputs for name in names_in(value.type)} - given
     return found & graph.limits.keys()
-
-
-def names_in(type_: Type) -> set[str]:
-    """The symbols in the sizes of a type, and of the elements of one that has elements."""
-    while isinstance(type_, (SequenceType, OptionalType)):
-        type_ = type_.element
-    return {name for size in type_.shape for name in names(size)} if isinstance(type_, TensorType) else set()
 
 
 def outside(type_: Type, label: str, changes: Callable[[str], bool]) -> Type:
@@ -375,4 +368,4 @@ def _placed(b: Any, rows: Any, axis: int, flip: bool) -> Any:
     return b.transpose(rows, perm=(*others[:axis], 0, *others[axis:])) if axis else rows
 
 
-__all__ = ["If_", "Loop", "Scan", "joined_element", "merged_type", "names_in", "run", "told_inside"]
+__all__ = ["If_", "Loop", "Scan", "joined_element", "merged_type", "run", "told_inside"]

@@ -326,19 +326,21 @@ class ConvInteger(Op):
     def element(
         self, i: tuple[Expr, ...], x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
     ) -> Expr:
-        def shifted(tensor: Tensor, zero: Tensor | None, of_channel: bool) -> Tensor:
-            """`tensor` minus its zero point, in i32; outside of it, 0."""
+        return self.conv().element(i, from_level(x, x_zero), from_level(w, w_zero))
 
-            def load(index: tuple[Expr, ...], outside: Expr | None) -> Expr:
-                if zero is None:
-                    return cast(tensor.at(*index, outside=None if outside is None else 0), t.i32)
-                level = zero.at(*index[: zero.rank]) if of_channel else zero.at()
-                value = tensor.at(*index, outside=None if outside is None else level)
-                return cast(value, t.i32) - cast(level, t.i32)
 
-            return Tensor(tensor.type.with_dtype(t.i32), load)
+def from_level(tensor: Tensor, zero: Tensor | None = None) -> Tensor:
+    """`tensor` minus its zero point, of which there is one or one for each entry of the first axis, in i32; outside of
+    it, 0."""
 
-        return self.conv().element(i, shifted(x, x_zero, False), shifted(w, w_zero, True))
+    def load(index: tuple[Expr, ...], outside: Expr | None) -> Expr:
+        if zero is None:
+            return cast(tensor.at(*index, outside=None if outside is None else 0), t.i32)
+        level = zero.at(*index[: zero.rank])
+        value = tensor.at(*index, outside=None if outside is None else level)
+        return cast(value, t.i32) - cast(level, t.i32)
+
+    return Tensor(tensor.type.with_dtype(t.i32), load)
 
 
 @op

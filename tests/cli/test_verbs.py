@@ -159,7 +159,7 @@ def test_bench_beside_onnxruntime(sesame: Sesame, artifact: Path) -> None:
 
 
 def test_bench_beside_several_at_several_numbers_of_threads(sesame: Sesame, artifact: Path) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="it is an extra of its own, which developers have")
     options = ["--model", artifact.parent / "affine.onnx", "--repeat", "2", "--blocks", "2", "--format", "json"]
     rivals = ["--against", "openvino", "--against", "ort", "--against", "onnxruntime"]
     done = sesame("bench", artifact, *options, *rivals, "--threads", "2", "--threads", "1", "--dim", "N=3")
