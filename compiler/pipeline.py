@@ -46,6 +46,7 @@ ORDER: list[tuple[str, str, str]] = [
     ("lower", "memory", "memory is planned for the buffers of a program"),
     ("interleave", "tile", "the products of a block are tiled, not those of all blocks"),
     ("interleave", "memory", "buffers that hold one block need no place for the others"),
+    ("tile", "accumulate", "tile knows a sum that it can tile by its one accumulator"),
     ("tile", "memory", "tiling may add buffers for packed operands"),
 ]
 """(earlier, later, reason): checked when a pipeline that has both is built."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ir import types as t
-from ir.dims import Dim, Name, names, substitute, symbol, terms
+from ir.dims import Dim, Name, Size, names, substitute, symbol, terms
 from ir.expr import Apply, Cast, Expr, Index, Load, transform, walk
 from ir.kernel import DOT, For, Store, exprs_of
 
@@ -79,7 +79,17 @@ def is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
 
 
 def keeps_order(loop: For) -> bool:
-    """Whether a buffer that the loop stores to is read at the stored element only, so that lanes are independent."""
+    """Whether a buffer that the loop stores to is read at the stored element only, or beyond all that are stored, so
+    that lanes are independent."""
     stores = {stmt.buffer: stmt.index for stmt in loop.body if isinstance(stmt, Store)}
     loads = [e for stmt in loop.body for e in walk(*exprs_of(stmt)) if isinstance(e, Load)]
-    return all(load.index == stores[load.buffer] for load in loads if load.buffer in stores)
+    own = [(load.index, stores[load.buffer]) for load in loads if load.buffer in stores]
+    return all(read == stored or _is_beyond(read, stored, loop.extent) for read, stored in own)
+
+
+def _is_beyond(read: tuple[Expr, ...], stored: tuple[Expr, ...], extent: Size | Expr) -> bool:
+    """Whether an index lies so far behind another that a loop of `extent` iterations never reaches it."""
+    if read[:-1] != stored[:-1] or not isinstance(read[-1], Index) or not isinstance(stored[-1], Index):
+        return False
+    distance = read[-1].value - stored[-1].value
+    return isinstance(distance, int) and isinstance(extent, int) and distance >= extent

@@ -27,4 +27,6 @@ def pipeline(backend: CBackend) -> Pipeline:
     graph = ["shift", "fold", "canonicalize", "fold", "cse", "dce", *kinds, legalize, *tidy, "shift", "layout", *tidy]
     graph += [*(["winograd"] if backend.winograd else []), widen, *tidy, "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
-    return Pipeline([*graph, "lower", "simplify", "reuse", "share", "interleave", tile, "simplify", "memory"])
+    accumulate = PASSES["accumulate"].with_options(lanes=lanes(backend))
+    kernels = ["lower", "simplify", "reuse", "share", "interleave", tile, accumulate, "simplify"]
+    return Pipeline([*graph, *kernels, "memory"])

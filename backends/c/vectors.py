@@ -93,6 +93,8 @@ class Vectors:
             sizes = [e.dtype.itemsize for e in walk(stmt.value) if not isinstance(e, Index) and depends(e, loop.var)]
             widest = max(widest, dtype.itemsize, *sizes)
         lanes = self.lanes * 4 // widest
+        if 1 < extent < lanes and lanes % extent == 0:
+            lanes = extent  # a part of a vector, as where lanes are folded
         return lanes if lanes > 1 and extent % lanes == 0 and keeps_order(loop) else None
 
     def _is_data(self, expr: Expr) -> bool:
@@ -106,9 +108,8 @@ class Vectors:
             case Load(index=index, outside=None):
                 return expr.dtype in _ELEMENTS and is_contiguous(index, var) and not any(map(self._is_data, index))
             case Apply(function=function, args=args):
-                known = function in ("add", "sub", "mul", "neg") or (
-                    function in ("div", "max", "min") and expr.dtype.is_float
-                )
+                known = function in ("add", "sub", "mul", "neg", "max", "min")
+                known = known or (function == "div" and expr.dtype.is_float)
                 return known and expr.dtype in _ELEMENTS and all(self._is_vector(arg, var) for arg in args)
             case Cast(value=value):
                 whole = value.dtype.is_integer or expr.dtype.is_float
@@ -505,8 +506,7 @@ def type_lines(types: set[tuple[DType, int]]) -> list[str]:
     for dtype, lanes in sorted(types, key=lambda pair: (pair[0].name, pair[1])):
         name = f"{dtype}x{lanes}"
         lines.append(f"SESAME_VECTOR({name}, {storage_type(dtype)}, {lanes * dtype.itemsize})")
-        if dtype.is_float:
-            lines.append(f"SESAME_VECTOR_ORDER({name})")
+        lines.append(f"SESAME_VECTOR_ORDER{'' if dtype.is_float else '_OF_INTEGERS'}({name})")
     for dtype, lanes in sorted(types, key=lambda pair: pair[1]):
         if dtype == t.i32 and (t.i8, 4 * lanes) in types:
             lines.append(f"SESAME_VECTOR_DOT_{32 * lanes}(i32x{lanes}, i8x{4 * lanes})")

@@ -37,6 +37,9 @@
   static inline V sesame_min_##V(V a, V b) { return SESAME_PICK(V, (a < b) | (a != a), a, b); }          \
   static inline V sesame_at_least_##V(V x, V low) { return SESAME_PICK(V, x < low, low, x); }            \
   static inline V sesame_at_most_##V(V x, V high) { return SESAME_PICK(V, x > high, high, x); }
+#define SESAME_VECTOR_ORDER_OF_INTEGERS(V)                                               \
+  static inline V sesame_max_##V(V a, V b) { return SESAME_PICK(V, a > b, a, b); }       \
+  static inline V sesame_min_##V(V a, V b) { return SESAME_PICK(V, a < b, a, b); }
 
 /* Four bytes, unsigned ones, as they lie in memory. */
 static inline int32_t sesame_word(const uint8_t *bytes) {

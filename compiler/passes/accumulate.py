@@ -1,0 +1,221 @@
+"""accumulate: reductions along what lies side by side in memory run in vectors, with several partial results.
+
+A serial sum waits for each addition before the next. Here every lane of a few vectors gathers a part of its own, what
+makes no whole vector is gathered by itself, and the parts are combined in one fixed order: results are the same in
+every run and on any number of threads. Rounding differs from that of the serial order. Kernels that `tile` made hold
+their partial results in tiles already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from compiler.pipeline import kernel_pass
+from ir import types as t
+from ir.dims import Dim, Size, names, symbol
+from ir.element import Names, identity
+from ir.expr import Apply, Cast, Expr, Index, Load, Var, apply, transform, walk
+from ir.kernel import Assign, For, If, Kernel, Let, Local, Stmt, Store, Variable, map_blocks, walk_stmts
+from ir.schedule import substitute_var
+from ir.types import TensorType
+
+_MOST_VECTORS = 4
+"""Partial vectors: as many as hide the latency of an addition."""
+_FUNCTIONS = ("add", "mul", "max", "min")
+_ELEMENTS = (t.f32, t.f64, t.i8, t.i16, t.i32, t.i64, t.u8, t.u16, t.u32, t.u64)
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    """`variable`, and the loops that gather into it: `outer` around the innermost, whose body is `body`."""
+
+    variable: Variable
+    function: str
+    outer: tuple[For, ...]
+    loop: For
+
+    @property
+    def extent(self) -> Size:
+        assert not isinstance(self.loop.extent, Expr)
+        return self.loop.extent
+
+
+@kernel_pass
+def accumulate(kernel: Kernel, *, lanes: int = 8) -> Kernel:
+    """Gives each serial reduction over contiguous memory partial results; `lanes` f32 elements make a vector."""
+    loops = [s.var for s in walk_stmts(kernel.body) if isinstance(s, For)]
+    own = [s.name for s in walk_stmts(kernel.body) if isinstance(s, (Let, Variable, Local))]
+    taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *loops, *own])
+    return replace(kernel, body=_block(kernel.body, taken, lanes))
+
+
+def _block(block: tuple[Stmt, ...], taken: Names, lanes: int) -> tuple[Stmt, ...]:
+    result: list[Stmt] = []
+    for position, stmt in enumerate(block):
+        before = block[position - 1] if position else None
+        reduction = _reduction_of(before, stmt) if isinstance(before, Variable) else None
+        made = None if reduction is None else _in_vectors(reduction, taken, lanes)
+        if made is not None:
+            result += made
+        else:
+            result.append(map_blocks(stmt, lambda inner: _block(inner, taken, lanes)))
+    return tuple(result)
+
+
+def _reduction_of(variable: Variable, stmt: Stmt) -> _Reduction | None:
+    """The reduction into a variable that a statement is, if it runs along contiguous memory."""
+    nest: list[For] = []
+    body: tuple[Stmt, ...] = (stmt,)
+    while len(body) == 1 and isinstance(body[0], For):
+        if isinstance(body[0].extent, Expr) or body[0].mark:
+            return None
+        nest.append(body[0])
+        body = body[0].body
+    update = _update_of(body)
+    if not nest or update is None or update.name != variable.name or update.function not in _FUNCTIONS:
+        return None
+    if variable.init.dtype not in _ELEMENTS or not _is_by_lane(update.value, nest[-1].var, variable.name):
+        return None
+    *outer, loop = nest
+    return _Reduction(variable, update.function, tuple(outer), replace(loop, body=(update,)))
+
+
+def _update_of(body: tuple[Stmt, ...]) -> Assign | None:
+    """The only assignment of a block, with the names that stand before it put in; None for any other block."""
+    if not body or not isinstance(body[-1], Assign) or not all(isinstance(s, Let) for s in body[:-1]):
+        return None
+    values: dict[str, Expr] = {}
+
+    def one(expr: Expr) -> Expr | None:
+        return values.get(expr.name) if isinstance(expr, Var) else None
+
+    for stmt in body:
+        assert isinstance(stmt, (Let, Assign))
+        value = transform(stmt.value, one)
+        if isinstance(stmt, Assign):
+            return replace(stmt, value=value)
+        values[stmt.name] = value
+    return None
+
+
+def _is_by_lane(value: Expr, var: str, accumulator: str) -> bool:
+    """Whether a value can be computed for neighbouring iterations of a loop at a time: it reads contiguous memory, or
+    what is the same for all of them, and not what is gathered."""
+    contiguous = False
+    for expr in walk(value):
+        if isinstance(expr, Var) and expr.name == accumulator:
+            return False
+        if isinstance(expr, Apply) and expr.dtype not in (*_ELEMENTS, t.bool_):
+            return False
+        if isinstance(expr, Cast) and expr.dtype not in _ELEMENTS:
+            return False
+        if not isinstance(expr, Load) or not any(_depends(i, var) for i in expr.index):
+            continue
+        if expr.outside is not None or expr.dtype not in _ELEMENTS or not _is_contiguous(expr.index, var):
+            return False
+        contiguous = True
+    return contiguous
+
+
+def _depends(index: Expr, var: str) -> bool:
+    return any(isinstance(e, Index) and var in names(e.value) for e in walk(index))
+
+
+def _is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
+    *front, last = index
+    if any(_depends(i, var) for i in front) or not isinstance(last, Index) or not isinstance(last.value, Dim):
+        return False
+    return var not in names(last.value - symbol(var))
+
+
+def _in_vectors(reduction: _Reduction, taken: Names, lanes: int) -> list[Stmt] | None:
+    """The statements that take the place of a reduction's loops; None where there are too few elements."""
+    dtype, extent = reduction.variable.init.dtype, reduction.extent
+    width = max(1, lanes * t.f32.itemsize // dtype.itemsize)
+    count = min(_MOST_VECTORS, extent // width) if isinstance(extent, int) else _MOST_VECTORS
+    if width == 1 or count == 0:
+        return None
+    name = reduction.variable.name
+    part, vector, lane = taken.fresh(f"{name}_part"), taken.fresh("v"), taken.fresh("lane")
+    start = identity(reduction.function, dtype)
+    fill = Store(part, (_at(symbol(vector)), _at(symbol(lane))), start)
+    result: list[Stmt] = [
+        Local(part, TensorType(dtype, (count, width))),
+        For(vector, count, (For(lane, width, (fill,), "vector"),), "unroll"),
+    ]
+    stmts = _gathering(reduction, part, count, width, taken)
+    for loop in reversed(reduction.outer):
+        stmts = (replace(loop, body=stmts),)
+    return [*result, *stmts, *_combined(reduction, part, count, width, taken)]
+
+
+def _gathering(reduction: _Reduction, part: str, count: int, width: int, taken: Names) -> tuple[Stmt, ...]:
+    """One run through the innermost loop: by several vectors, by one vector, element by element."""
+    extent, var = reduction.extent, reduction.loop.var
+    (update,) = reduction.loop.body
+    assert isinstance(update, Assign)
+    block, vector, lane = taken.fresh(f"{var}_block"), taken.fresh("v"), taken.fresh("lane")
+    blocks, vectors = extent // (count * width), extent // width
+    place = (symbol(block) * count + symbol(vector)) * width + symbol(lane)
+    add = Store(part, (_at(symbol(vector)), _at(symbol(lane))), _value_at(update, var, place), reduction.function)
+    result: list[Stmt] = [
+        For(block, blocks, (For(vector, count, (For(lane, width, (add,), "vector"),), "unroll"),)),
+    ]
+    if vectors - blocks * count != 0:
+        block, lane = taken.fresh(f"{var}_block"), taken.fresh("lane")
+        place = (blocks * count + symbol(block)) * width + symbol(lane)
+        add = Store(part, (_at(0), _at(symbol(lane))), _value_at(update, var, place), reduction.function)
+        result.append(For(block, vectors - blocks * count, (For(lane, width, (add,), "vector"),)))
+    if extent - vectors * width != 0:
+        rest = taken.fresh(f"{var}_rest")
+        body = (replace(update, value=_value_at(update, var, vectors * width + symbol(rest))),)
+        single = For(rest, extent - vectors * width, body)
+        result.append(_rest_by_vector(reduction, part, width, taken, single))
+    return tuple(result)
+
+
+def _rest_by_vector(reduction: _Reduction, part: str, width: int, taken: Names, single: For) -> Stmt:
+    """What gathers the elements behind the last whole vector, which `single` does one by one: where taking an element
+    twice is the same as taking it once, a vector that ends with the last one."""
+    if reduction.function not in ("max", "min"):
+        return single
+    (update,) = reduction.loop.body
+    assert isinstance(update, Assign)
+    lane = taken.fresh("lane")
+    value = _value_at(update, reduction.loop.var, reduction.extent - width + symbol(lane))
+    loop = For(lane, width, (Store(part, (_at(0), _at(symbol(lane))), value, reduction.function),), "vector")
+    if isinstance(reduction.extent, int):
+        return loop
+    return If(apply("ge", _at(reduction.extent), width), (loop,), (single,))
+
+
+def _value_at(update: Assign, var: str, place: Size) -> Expr:
+    (moved,) = substitute_var((update,), var, place)
+    assert isinstance(moved, Assign)
+    return moved.value
+
+
+def _combined(reduction: _Reduction, part: str, count: int, width: int, taken: Names) -> list[Stmt]:
+    """The partial results as one: vector by vector, then half by half of what is left."""
+    dtype, function, name = reduction.variable.init.dtype, reduction.function, reduction.variable.name
+    fold, lane = taken.fresh(f"{name}_fold"), taken.fresh("lane")
+    parts = [Load(dtype, part, (_at(v), _at(symbol(lane)))) for v in range(count)]
+    while len(parts) > 1:
+        pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+        parts = [pair[0] if len(pair) == 1 else apply(function, *pair) for pair in pairs]
+    result: list[Stmt] = [
+        Local(fold, TensorType(dtype, (width,))),
+        For(lane, width, (Store(fold, (_at(symbol(lane)),), parts[0]),), "vector"),
+    ]
+    half = width // 2
+    while half > 1:
+        lane = taken.fresh("lane")
+        upper = Load(dtype, fold, (_at(symbol(lane) + half),))
+        result.append(For(lane, half, (Store(fold, (_at(symbol(lane)),), upper, function),), "vector"))
+        half //= 2
+    first, second = (Load(dtype, fold, (_at(place),)) for place in (0, 1))
+    return [*result, Assign(name, apply(function, first, second), function)]
+
+
+def _at(place: Size) -> Index:
+    return Index(t.i64, place)
