@@ -8,11 +8,11 @@ which instruction does it is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from compiler.passes.phases import split_phases
 from compiler.passes.simplify import simplify
+from compiler.passes.tile_choice import INDEPENDENT, Tile, choose_tile
 from compiler.pipeline import program_pass
 from ir import types as t
 from ir.dims import Dim, FloorDiv, Size, atoms, bounded, ceil_div, decide_le, minimum, names, symbol
@@ -38,16 +38,6 @@ from ir.schedule import (
 from ir.types import DType, TensorType
 
 _FEW_PANELS = 4
-_ROWS_OF_UNKNOWN = 6
-
-
-@dataclass(frozen=True)
-class Tile:
-    """`rows` by `vectors` accumulators; a row of a panel has `columns` elements."""
-
-    rows: int
-    vectors: int
-    columns: int
 
 
 @dataclass(frozen=True)
@@ -212,7 +202,14 @@ def inner_nests(kernel: Kernel, packable: set[str]) -> list[Nest]:
 
 def _shape_of(nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Tile:
     most = (8 if rows == 1 else 4) if nest.weight else min(4, columns // lanes)  # type: ignore[operator]
-    return choose_tile(rows, columns, lanes, registers, range(most, 0, -1))  # type: ignore[arg-type]
+    accumulators = None if _share_loads(nest) else INDEPENDENT
+    return choose_tile(rows, columns, lanes, registers, range(most, 0, -1), accumulators)  # type: ignore[arg-type]
+
+
+def _share_loads(nest: Nest) -> bool:
+    """Whether the rows of a tile read an operand of the sum in common, as those of a pooling window do not."""
+    loads = [e for s in walk_stmts((nest.loops[-1].body[1],)) for e in _loads(s)]
+    return nest.rows is None or any(not _uses(e.index, nest.rows) for e in loads)
 
 
 def _reads_others_along(nest: Nest, loop: str) -> bool:
@@ -264,30 +261,6 @@ def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size,
             return result
         result = choose(apply("ge", Index(t.i64, columns), shape.columns), fast, result)
     return result
-
-
-def choose_tile(rows: Size, columns: Size, lanes: int, registers: int, widths: Iterable[int]) -> Tile:
-    """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide.
-
-    `widths` are the numbers of vectors that a row may have.
-    """
-    total = -(-columns // lanes) if isinstance(columns, int) else None
-    best: tuple[float, Tile] | None = None
-    for v in widths:
-        if total is not None and v > max(1, total):
-            continue
-        for r in range(1, (registers - v - 1) // v + 1):  # a row of operands and one broadcast need registers too
-            if (isinstance(rows, int) and r > rows) or (not isinstance(rows, int) and r > _ROWS_OF_UNKNOWN):
-                break
-            waste = 1.0 if total is None else -(-total // v) * v / total
-            if isinstance(rows, int):
-                waste *= -(-rows // r) * r / rows
-            loads = (r + v) / (r * v)
-            cost = waste * max(1.0, 1.1 * loads) * max(1.0, 8 / (r * v)) - 0.001 * r * v
-            if best is None or cost < best[0]:
-                best = (cost, Tile(r, v, v * lanes))
-    assert best is not None
-    return best[1]
 
 
 def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
@@ -442,7 +415,7 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         inner = [row, lane]
         repeated.add(nest.rows)
         if how == "peel":
-            made = stage(made, f"{nest.accumulator}_t", [f"{lane}_t"])
+            made = _tile_rest(made, nest, block, inner)
     made = stage(made, nest.accumulator, inner)
     if nest.dot:
         made = _dot_innermost(made, inner, place)
@@ -455,6 +428,18 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     return _mark_tile(made, inner)
 
 
+def _tile_rest(kernel: Kernel, nest: Nest, block: str, inner: list[str]) -> Kernel:
+    """Tiles of two rows for those that make no whole tile, so that weights are loaded half as often, and a last row."""
+    row, lane = inner
+    rest, accumulator = f"{nest.rows}_t", f"{nest.accumulator}_t"
+    extent = find_loop(kernel, rest).extent
+    if isinstance(extent, Expr) or decide_le(2, extent) is False:
+        return stage(kernel, accumulator, [f"{lane}_t"])
+    made = split(kernel, rest, 2, f"{block}_t", f"{row}_t", "peel")
+    made = stage(made, accumulator, [f"{row}_t", f"{lane}_t"])
+    return made if extent % 2 == 0 else stage(made, f"{accumulator}_t", [f"{lane}_t_t"])
+
+
 def _bound_in(kernel: Kernel) -> list[str]:
     """The names of loops, scalars and arrays of a kernel."""
     loops = [s.var for s in walk_stmts(kernel.body) if isinstance(s, For)]
@@ -462,12 +447,15 @@ def _bound_in(kernel: Kernel) -> list[str]:
 
 
 def _dot_innermost(kernel: Kernel, inner: list[str], place: str) -> Kernel:
-    """Moves the loop over the products that are added at a time into the tile, and marks it; likewise in the rows that
-    make no whole tile."""
+    """Moves the loop over the products that are added at a time into the tile, and marks it; likewise in the tiles of
+    rows that make no whole one."""
     loops = {s.var for s in walk_stmts(kernel.body) if isinstance(s, For)}
-    made = mark(reorder(kernel, [*inner, place]), place, "dot")
-    rest = f"{place}_t"
-    return mark(reorder(made, [f"{inner[-1]}_t", rest]), rest, "dot") if rest in loops else made
+    made, rest = kernel, ""
+    while f"{place}{rest}" in loops:
+        order = [f"{loop}{rest}" for loop in (*inner, place) if f"{loop}{rest}" in loops]
+        made = mark(reorder(made, order), order[-1], "dot")
+        rest = f"{rest}_t"
+    return made
 
 
 def _parallel_loops(order: dict[str, Size | Expr], repeated: set[str]) -> list[str]:
@@ -513,12 +501,17 @@ def _mark_tile(kernel: Kernel, inner: list[str]) -> Kernel:
     for s in list(walk_stmts(kernel.body)):
         if not isinstance(s, For) or not isinstance(s.extent, int):
             continue
-        base = s.var.removesuffix("_z")
-        if base.removesuffix("_t") == inner[-1] and not _guards(s):
+        base = _without_rest(s.var.removesuffix("_z"))
+        if base == inner[-1] and not _guards(s):
             result = mark(result, s.var, "vector")
         elif len(inner) > 1 and base == inner[0]:
             result = mark(result, s.var, "unroll")
     return result
+
+
+def _without_rest(name: str) -> str:
+    """The name of the loop of whole tiles that a loop of tiles for the rest is a copy of."""
+    return name if not name.endswith("_t") else _without_rest(name.removesuffix("_t"))
 
 
 def _guards(loop: For) -> bool:

@@ -1,0 +1,48 @@
+"""How many rows and vectors a register tile has, from the sizes of a kernel and the registers of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ir.dims import Size
+
+INDEPENDENT = 8
+"""Sums that hide what one operation takes. More, where rows load nothing in common, only read memory out of order."""
+_ROWS_OF_UNKNOWN = 6
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`rows` by `vectors` accumulators; a row of a panel has `columns` elements."""
+
+    rows: int
+    vectors: int
+    columns: int
+
+
+def choose_tile(
+    rows: Size, columns: Size, lanes: int, registers: int, widths: Iterable[int], accumulators: int | None = None
+) -> Tile:
+    """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide.
+
+    `widths` are the numbers of vectors that a row may have; at most `accumulators`, where given, are vectors of sums.
+    """
+    total = -(-columns // lanes) if isinstance(columns, int) else None
+    best: tuple[float, Tile] | None = None
+    for v in widths:
+        if total is not None and v > max(1, total):
+            continue
+        most = accumulators or registers - v - 1  # a row of operands and one broadcast need registers too
+        for r in range(1, max(1, most // v) + 1):
+            if (isinstance(rows, int) and r > rows) or (not isinstance(rows, int) and r > _ROWS_OF_UNKNOWN):
+                break
+            waste = 1.0 if total is None else -(-total // v) * v / total
+            if isinstance(rows, int):
+                waste *= -(-rows // r) * r / rows
+            loads = (r + v) / (r * v)
+            cost = waste * max(1.0, 1.1 * loads) * max(1.0, 8 / (r * v)) - 0.001 * r * v
+            if best is None or cost < best[0]:
+                best = (cost, Tile(r, v, v * lanes))
+    assert best is not None
+    return best[1]

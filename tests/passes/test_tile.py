@@ -1,0 +1,87 @@
+"""Which register tiles kernels get, and that they compute what the kernels did."""
+
+import numpy as np
+import pytest
+
+from backends.reference.kernel import run_kernel
+from compiler.passes.tile import tile_kernel
+from ir.kernel import Kernel, Local, walk_stmts
+from ir.parse import parse_kernel
+
+LANES, REGISTERS = 16, 32
+
+PRODUCT = """kernel @product(in x: f32[M,24], const w: f32[24,96], out y: f32[M,96]) {
+  for m in 0..M, n in 0..96 {
+    var acc: f32 = 0.0
+    for k in 0..24 {
+      acc += x[m, k] * w[k, n]
+    }
+    y[m, n] = acc
+  }
+}"""
+
+BYTES = """kernel @bytes(in x: u8[M,24], const w: i8[24,96], out y: i32[M,96]) {
+  for m in 0..M, n in 0..96 {
+    var acc: i32 = 0:i32
+    for k in 0..24 {
+      acc += i32(x[m, k]) * i32(w[k, n])
+    }
+    y[m, n] = acc
+  }
+}"""
+
+POOL = """kernel @pool(in x: f32[24,24,32], out y: f32[12,12,32]) {
+  for h in 0..12, w in 0..12, c in 0..32 {
+    var best: f32 = -inf
+    for i in 0..2, j in 0..2 {
+      best max= x[2*h + i, 2*w + j, c]
+    }
+    y[h, w, c] = best
+  }
+}"""
+
+
+def tiles(kernel: Kernel) -> list[tuple[int, ...]]:
+    """The accumulators of a kernel, rows by columns, in order."""
+    return [tuple(int(n) for n in s.type.shape) for s in walk_stmts(kernel.body) if isinstance(s, Local)]  # type: ignore[arg-type]
+
+
+def in_panels(w: np.ndarray, columns: int, depth: int) -> np.ndarray:
+    """Weights [K, N] in panels [N/columns, K, columns], or with `depth` entries of K behind each column."""
+    k, n = w.shape
+    panels = w.reshape(k, n // columns, columns).transpose(1, 0, 2)
+    if depth == 1:
+        return np.ascontiguousarray(panels)
+    return np.ascontiguousarray(panels.reshape(-1, k // depth, depth, columns).transpose(0, 1, 3, 2))
+
+
+@pytest.mark.parametrize("text", [PRODUCT, BYTES])
+def test_rows_that_make_no_whole_tile_are_done_two_at_a_time(text: str):
+    """How many rows there are is not known: what 6 at a time leave over shares loads of weights, too."""
+    kernel = parse_kernel(text)
+    tiled, panels = tile_kernel(kernel, LANES, REGISTERS, {"w"})
+    assert panels is not None and tiles(tiled) == [(6, 48), (2, 48), (48,)]
+    rng = np.random.default_rng(0)
+    is_float = kernel.buffer("w").type.dtype.is_float
+    for rows in range(14):
+        x, w = rng.integers(0, 9, (rows, 24)), rng.integers(-9, 9, (24, 96))
+        y = np.full((rows, 96), -1, np.float32 if is_float else np.int32)
+        x, w = x.astype(np.float32 if is_float else np.uint8), w.astype(np.float32 if is_float else np.int8)
+        packed = in_panels(w, panels.columns, panels.depth)
+        run_kernel(tiled, {"x": x, "w": packed, "y": y})
+        np.testing.assert_array_equal(y, x.astype(np.int64) @ w.astype(np.int64))  # small integers are exact in f32
+
+
+def test_an_even_rest_has_no_single_row():
+    tiled, _ = tile_kernel(parse_kernel(PRODUCT.replace("M", "2*M")), LANES, REGISTERS, {"w"})
+    assert tiles(tiled) == [(6, 48), (2, 48)]
+
+
+def test_rows_of_a_pooling_window_are_few_since_they_load_nothing_in_common():
+    kernel = parse_kernel(POOL)
+    tiled, panels = tile_kernel(kernel, LANES, REGISTERS, set())
+    assert panels is None and tiles(tiled) == [(4, 32)]
+    x = np.random.default_rng(0).standard_normal((24, 24, 32)).astype(np.float32)
+    y = np.zeros((12, 12, 32), np.float32)
+    run_kernel(tiled, {"x": x, "y": y})
+    np.testing.assert_array_equal(y, x.reshape(12, 2, 12, 2, 32).max((1, 3)))
