@@ -63,7 +63,7 @@ class _Interleaving:
             if made not in step.args:
                 between.append(step)
                 continue
-            is_moved = all(_is_apart(self.program, call, other) for call in calls for other in between)
+            is_moved = all(is_apart(self.program, call, other) for call in calls for other in between)
             if not is_moved or not self.goes_on(calls, step, axes):
                 break
             run.append(position)
@@ -79,7 +79,7 @@ class _Interleaving:
             return False
         if sum(touched(step).count(name) for step in self.program.walk()) != 2 or user.args[-1] == name:
             return False
-        if any(_written(self.program, user) & _roots(self.program, call) for call in calls):
+        if any(written(self.program, user) & _roots(self.program, call) for call in calls):
             return False
         return all(_is_by_block(call, name, axes) for call in (maker, user))
 
@@ -158,14 +158,15 @@ def _roots(program: Program, call: Call) -> set[str]:
     return {program.root(name).name for name in call.args}
 
 
-def _written(program: Program, call: Call) -> set[str]:
-    written = (arg for b, arg in zip(call.kernel.params, call.args) if b.role in ("out", "inout"))
-    return {program.root(name).name for name in written}
+def written(program: Program, call: Call) -> set[str]:
+    """The buffers whose memory a call writes."""
+    results = (arg for b, arg in zip(call.kernel.params, call.args) if b.role in ("out", "inout"))
+    return {program.root(name).name for name in results}
 
 
-def _is_apart(program: Program, a: Call, b: Call) -> bool:
+def is_apart(program: Program, a: Call, b: Call) -> bool:
     """Whether two calls may change places: neither writes what the other touches."""
-    return not (_written(program, a) & _roots(program, b)) and not (_written(program, b) & _roots(program, a))
+    return not (written(program, a) & _roots(program, b)) and not (written(program, b) & _roots(program, a))
 
 
 def _of_block(kernel: Kernel, held: frozenset[str], loops: Sequence[For], axes: int, taken: Names) -> Kernel:
@@ -188,4 +189,4 @@ def _of_block(kernel: Kernel, held: frozenset[str], loops: Sequence[For], axes: 
     return Kernel(taken.fresh(f"{kernel.name}_of_block"), params, map_stmts(loops[-1].body, inner))
 
 
-__all__ = ["interleave"]
+__all__ = ["interleave", "is_apart", "written"]

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from compiler.passes.memory import lifetimes
 from compiler.pipeline import program_pass
-from ir.expr import Expr, Load, transform, walk
-from ir.kernel import Buffer, Kernel, Store, exprs_of, map_exprs, map_stmts, walk_stmts
+from ir.dims import names, symbol
+from ir.expr import Expr, Index, Load, transform, walk
+from ir.kernel import Buffer, For, Kernel, Stmt, Store, While, exprs_of, map_exprs, map_stmts, walk_stmts
 from ir.program import Bind, Branch, Call, Program, Repeat, Step
 
 
@@ -69,21 +70,18 @@ def _candidates(program: Program, call: Call) -> list[int]:
 
 
 def in_place(kernel: Kernel, operand: str) -> Kernel | None:
-    """`kernel` writing its result over `operand`; None where it reads the operand elsewhere than where it stores."""
+    """`kernel` writing its result over `operand`; None where it reads the operand elsewhere than where it stores, or
+    later than it stores there."""
     result = kernel.params[-1].name
     given = kernel.buffer(operand)
     if given.type != kernel.params[-1].type:
         return None
     stores = [s for s in walk_stmts(kernel.body) if isinstance(s, Store) and s.buffer == result]
-    if len(stores) != 1 or stores[0].function is not None:
+    reads_result = any(load.buffer == result for load in _loads(kernel.body))
+    is_once = len(stores) == 1 and not reads_result and stores[0].function is None
+    is_function = is_once and _is_read_where_stored(kernel.body, operand, stores[0])
+    if not is_function and not _is_read_before(kernel, operand):
         return None
-    for stmt in walk_stmts(kernel.body):
-        for expr in walk(*exprs_of(stmt)):
-            if not isinstance(expr, Load) or expr.buffer not in (operand, result):
-                continue
-            is_same_place = stmt is stores[0] and expr.index == stores[0].index and expr.outside is None
-            if expr.buffer == result or not is_same_place:
-                return None
 
     def moved(expr: Expr) -> Expr | None:
         return Load(expr.dtype, result, expr.index) if isinstance(expr, Load) and expr.buffer == operand else None
@@ -93,3 +91,51 @@ def in_place(kernel: Kernel, operand: str) -> Kernel | None:
     kept = (b for b in kernel.params if b.name not in (operand, result))
     params = (*kept, Buffer(result, given.type, "inout"))
     return Kernel(f"{kernel.name}_into_{operand}", params, body)
+
+
+def _loads(block: tuple[Stmt, ...]) -> list[Load]:
+    return [e for stmt in walk_stmts(block) for e in walk(*exprs_of(stmt)) if isinstance(e, Load)]
+
+
+def _is_read_where_stored(block: tuple[Stmt, ...], operand: str, store: Store) -> bool:
+    """Whether a block reads an operand in one statement only, at the place at which that stores."""
+    own = [(s, e) for s in walk_stmts(block) for e in walk(*exprs_of(s)) if isinstance(e, Load) and e.buffer == operand]
+    return all(stmt is store and load.index == store.index and load.outside is None for stmt, load in own)
+
+
+def _is_read_before(kernel: Kernel, operand: str) -> bool:
+    """Whether a kernel goes through rows, and in each of them reads an operand up to where it first stores its result,
+    and there only at the places at which it stores."""
+    result, body, rows = kernel.params[-1].name, kernel.body, list[str]()
+    while len(body) == 1 and isinstance(body[0], For):
+        rows.append(body[0].var)
+        body = body[0].body
+    if len(body) < 2 or any(isinstance(s, While) for s in walk_stmts(body)):
+        return False
+    stores = [s for s in walk_stmts(body) if isinstance(s, Store) and s.buffer == result]
+    reads = [e for e in _loads(body) if e.buffer == operand]
+    places = [s.index for s in stores] + [e.index for e in _loads(body) if e.buffer in (operand, result)]
+    axes = {_axes_of(index, rows) for index in places}
+    if len(axes) != 1 or None in axes or any(e.outside is not None for e in reads):
+        return False
+    first = next(i for i, s in enumerate(body) if any(store in stores for store in walk_stmts((s,))))
+    if any(load.buffer == operand for load in _loads(body[first + 1 :])):
+        return False
+    inside = list(walk_stmts((body[first],)))
+    writing = [s for s in inside if isinstance(s, Store) and s.buffer == result]
+    if len(writing) != 1:
+        return False
+    used = {name for i in writing[0].index for e in walk(i) if isinstance(e, Index) for name in names(e.value)}
+    is_once = all(s.var in used for s in inside if isinstance(s, For))
+    return is_once and _is_read_where_stored((body[first],), operand, writing[0])
+
+
+def _axes_of(index: tuple[Expr, ...], rows: list[str]) -> tuple[int, ...] | None:
+    """The axes along which an index is the number of the row, for each loop over rows."""
+    found = []
+    for row in rows:
+        own = [axis for axis, i in enumerate(index) if isinstance(i, Index) and i.value == symbol(row)]
+        if not own:
+            return None
+        found.append(own[0])
+    return tuple(found)
