@@ -142,6 +142,10 @@ _TABLE = [
 ]
 
 FUNCTIONS: dict[str, Function] = {function.name: function for function in _TABLE}
+COSTLY = frozenset((
+    "exp", "log", "erf", "tanh", "sigmoid", "pow", "sin", "cos", "sqrt", "div", "log1p", "expm1", "mod", "floordiv",
+))  # fmt: skip
+"""Functions that take many instructions, or long ones."""
 
 
 def convert(x: Any, to: DType, saturate: bool = True, round_mode: str = "up") -> np.ndarray:

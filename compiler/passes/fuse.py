@@ -16,6 +16,7 @@ from ir import types as t
 from ir.dims import Size, decide_le
 from ir.element import Names, Tensor, naming
 from ir.expr import Apply, Expr, Index, Load, Reduce, loop_var, walk
+from ir.functions import COSTLY
 from ir.graph import Graph, Node, Value
 from ir.op import OPS, Op
 from ir.ops.fused import tensor_of
@@ -26,22 +27,6 @@ Kind = Literal["pointwise", "reduction", "contraction", "opaque"]
 _MOST_NODES = 64
 _MOST_OPERANDS = 12
 _CHEAP = 6
-_TRANSCENDENTAL = {
-    "exp",
-    "log",
-    "erf",
-    "tanh",
-    "sigmoid",
-    "pow",
-    "sin",
-    "cos",
-    "sqrt",
-    "div",
-    "log1p",
-    "expm1",
-    "mod",
-    "floordiv",
-}
 
 
 @dataclass(frozen=True)
@@ -101,9 +86,7 @@ def shape_of(node: Node) -> Shape:
     expr, reads = probe(node)
     reduces = [e for e in walk(expr) if isinstance(e, Reduce)]
     if not reduces:
-        cost = sum(
-            8 if e.function in _TRANSCENDENTAL else 1 for e in walk(expr) if isinstance(e, Apply) and e.dtype != t.i64
-        )
+        cost = sum(8 if e.function in COSTLY else 1 for e in walk(expr) if isinstance(e, Apply) and e.dtype != t.i64)
         return Shape("pointwise", 0 if node.op.movement else cost)
     if len(reduces) > 1:
         return Shape("opaque", 0)

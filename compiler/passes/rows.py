@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from compiler.passes.fuse import _TRANSCENDENTAL as COSTLY
 from ir import types as t
 from ir.dims import Size, names, substitute, symbol, symbol_of
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, Var, transform, walk
+from ir.functions import COSTLY
 from ir.kernel import (
     Assign,
     Buffer,
