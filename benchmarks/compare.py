@@ -1,6 +1,7 @@
 """Sesame beside ONNX Runtime and OpenVINO, over the models of the zoo and networks of `graphs`, as a table in Markdown.
 
-    python -m benchmarks.compare [--threads 1 2] [--models NAME ...] [--seconds S] [--json FILE] [--keep FOLDER]
+    python -m benchmarks.compare [--threads 1 2] [--models NAME ...] [--seconds S] [--precision bf16]
+                                 [--json FILE] [--keep FOLDER]
 
 A model is compiled, its outputs are compared with those of both, and it is timed as `sesame bench` does. A factor is a
 rival's time over Sesame's: more than 1 is in Sesame's favour. Models of the onnx package without weights of their own
@@ -53,7 +54,9 @@ def source(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     return found.model, found.feeds()[0][0]
 
 
-def compare(name: str, folder: Path, threads: Sequence[int], rivals: Sequence[str], seconds: float) -> dict[str, Any]:
+def compare(
+    name: str, folder: Path, threads: Sequence[int], rivals: Sequence[str], seconds: float, precision: str = "f32"
+) -> dict[str, Any]:
     """The record of one model, as `bench.measure` makes it, with `refused`: a reason for each rival that is left out.
 
     Where Sesame itself fails, the record is its `error` only.
@@ -65,7 +68,7 @@ def compare(name: str, folder: Path, threads: Sequence[int], rivals: Sequence[st
         path, feeds = source(name, folder)
         with tempfile.TemporaryDirectory(prefix="sesame-", ignore_cleanup_errors=True) as scratch:
             start = time.perf_counter()
-            artifact = compile(path, out=Path(scratch) / "model").folder
+            artifact = compile(path, out=Path(scratch) / "model", precision=precision).folder
             repeat = _repeat(Artifact(artifact).load(), feeds, seconds)
             compile_s = time.perf_counter() - start
             refused: dict[str, str] = {}
@@ -164,6 +167,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", metavar="NAME", help="of the zoo, or of graphs; without it, all")
     parser.add_argument("--against", nargs="+", choices=RIVALS, default=list(RIVALS))
     parser.add_argument("--seconds", type=float, default=2.0, help="of runs for each side and number of threads")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of Sesame, and of who has it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the records are written")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where models that are made stay for the next time")
     arguments = parser.parse_args()
@@ -171,13 +175,14 @@ def main() -> None:
     unknown = sorted(set(arguments.models or ()) - set(known))
     if unknown:
         parser.error(f"there is no model {', '.join(unknown)}; there are: {', '.join(known)}")
+    settings = (arguments.threads, arguments.against, arguments.seconds, arguments.precision)
     records = []
     with tempfile.TemporaryDirectory(prefix="sesame-compare-", ignore_cleanup_errors=True) as scratch:
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for name in arguments.models or known:
             print(name, file=sys.stderr, flush=True)
-            records.append(compare(name, folder, arguments.threads, arguments.against, arguments.seconds))
+            records.append(compare(name, folder, *settings))
             if arguments.json is not None:
                 arguments.json.write_text(json.dumps(_summary(records, arguments.threads), indent=2) + "\n")
     print(table(records, arguments.threads, arguments.against))

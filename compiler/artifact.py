@@ -41,6 +41,11 @@ class Artifact:
     def target(self) -> str:
         return str(self.manifest["target"])
 
+    @property
+    def precision(self) -> str:
+        """The type to which operands of products are rounded: "f32" for none."""
+        return str(self.manifest.get("options", {}).get("precision", "f32"))
+
     def load(self, **options: Any) -> Any:
         """The artifact ready to run: an object with `run(feeds) -> dict`. Builds it where its target needs that."""
         return self._backend(options).load(self.folder, self.manifest)

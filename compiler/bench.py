@@ -11,7 +11,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +34,7 @@ class Side:
     kind: str
     path: str
     threads: int
+    precision: str = "f32"
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,21 @@ def measure(
     tolerance: Tolerance | None = None,
 ) -> dict[str, Any]:
     """Times of an artifact and of rivals that run the model it was made from, in plain values: a side for each and each
-    number of threads, how outputs compare, and ratios of median times on the wall.
+    number of threads, how outputs compare, and ratios of median times on the wall. Rivals compute in the artifact's
+    precision where they can.
 
     Those with the same number of threads take turns. Times are in milliseconds, memory in MB. Raises SideError for a
     side that cannot load or run.
     """
+    from compiler.artifact import Artifact
+    from compiler.verify import Tolerance
+
+    precision = Artifact(artifact).precision
+    tolerance = replace(tolerance or Tolerance(), operands=precision)
     record: dict[str, Any] = {"sides": [], "outputs": [], "ratios": []}
     for count in threads:
-        sides = [Side("sesame", str(artifact), count), *(Side(kind, str(model), count) for kind in rivals)]
+        given = [("sesame", str(artifact)), *((kind, str(model)) for kind in rivals)]
+        sides = [Side(kind, path, count, precision) for kind, path in given]
         described, comparisons = _measure_sides(sides, feeds, schedule, tolerance)
         record["sides"] += described
         record["outputs"] += comparisons
@@ -78,6 +86,7 @@ def measure(
             record["ratios"].append(_ratios(described))
     return {
         **record,
+        "precision": precision,
         "threads": list(threads),
         "runs": schedule.repeat * schedule.blocks,
         "blocks": schedule.blocks,
@@ -237,10 +246,11 @@ def _runner(
         from compiler.artifact import Artifact
 
         model = Artifact(side.path).load(threads=side.threads)
-        return lambda: model.run(feeds), lambda _: model.run(feeds), "as the model"
+        said = "as the model" if side.precision == "f32" else side.precision
+        return lambda: model.run(feeds), lambda _: model.run(feeds), said
     from compiler.rivals import RIVALS, ran
 
-    runtime = RIVALS[side.kind](side.path, side.threads)
+    runtime = RIVALS[side.kind](side.path, side.threads, side.precision)
     run = runtime.runner(feeds)
     return run, lambda names: runtime.outputs(ran(runtime, run), names), runtime.precision
 

@@ -18,11 +18,11 @@ Feeds = Mapping[str, Any]
 
 
 class OnnxRuntime:
-    """A session with all optimisations; outputs are new arrays in each run, as Sesame's are."""
+    """A session with all optimisations; outputs are new arrays in each run, as Sesame's are. Its CPU code multiplies
+    what the model says, in whatever `precision` the others do."""
 
-    precision = "as the model"
-
-    def __init__(self, path: str | Path, threads: int) -> None:
+    def __init__(self, path: str | Path, threads: int, precision: str = "f32") -> None:
+        self.precision = "as the model"
         self.session = onnxruntime_session(path, threads=threads)
         self.names = [output.name for output in self.session.get_outputs()]
 
@@ -37,18 +37,16 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """A compiled model in single precision for least latency; symbolic dims stay so. Arrays are shared, not copied."""
+    """A compiled model for least latency, in a precision; symbolic dims stay so. Arrays are shared, not copied."""
 
-    precision = "f32"
-
-    def __init__(self, path: str | Path, threads: int) -> None:
+    def __init__(self, path: str | Path, threads: int, precision: str = "f32") -> None:
         try:
             import openvino
         except ImportError as error:
             help_ = "pip install sesame-compiler[openvino]"
             raise unverified("the package openvino is not installed", help_) from error
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
         }
@@ -56,6 +54,8 @@ class OpenVino:
             self.compiled = openvino.Core().compile_model(str(path), "CPU", options)
         except Exception as error:
             raise unverified(f"OpenVINO refuses this model: {_openvino_reason(error)}") from error
+        taken = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # what the processor has
+        self.precision = {"float": "f32", "float32": "f32", "bfloat16": "bf16"}.get(taken, taken)
 
     def runner(self, feeds: Feeds) -> Callable[[], Any]:
         """A function that runs the model once on these inputs."""
@@ -70,7 +70,7 @@ class OpenVino:
         return {name: np.array(made[port]) for name, port in placed.items()}
 
 
-RIVALS: dict[str, Callable[[str | Path, int], OnnxRuntime | OpenVino]] = {
+RIVALS: dict[str, Callable[[str | Path, int, str], OnnxRuntime | OpenVino]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
 }

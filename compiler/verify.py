@@ -34,19 +34,22 @@ class Tolerance:
 
     What is None follows from the element type; `atol` also from the largest expected element. Where any of the three is
     given, those left out are 0. Integers, bools and strings must be equal unless one is given. Where `cosine` is given,
-    an output of floats passes too whose cosine similarity is at least that, as quantised models are judged.
+    an output of floats passes too whose cosine similarity is at least that, as quantised models are judged. `operands`
+    is the type to which the operands of products were rounded: results have no more digits than that.
     """
 
     rtol: float | None = None
     atol: float | None = None
     ulp: int | None = None
     cosine: float | None = None
+    operands: str = "f32"
 
     def limits(self, expected: np.ndarray) -> tuple[float, float]:
         """(atol, rtol) for an expected array."""
         if self.rtol is not None or self.atol is not None or self.ulp is not None:
             return self.atol or 0.0, self.rtol or 0.0
-        slack = _SLACK.get(dtype_of(expected).name, 0.0)
+        dtype = dtype_of(expected)
+        slack = max(_SLACK.get(name, 0.0) for name in (dtype.name, self.operands if dtype.is_float else ""))
         return slack * largest(expected), slack
 
 

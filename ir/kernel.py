@@ -11,17 +11,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeAlias
 
+from ir import types as t
 from ir.dims import Size, names, substitute, symbol
 from ir.expr import Apply, Cast, Expr, Index, Load, Reduce, Var, children, transform, walk
-from ir.types import TensorType
+from ir.types import DType, TensorType
 
 Role: TypeAlias = Literal["in", "const", "out", "inout"]
 Mark: TypeAlias = Literal["", "parallel", "vector", "unroll", "dot"]
 """How a loop may run: on several threads, as the lanes of vectors, written out, or as one product of short vectors."""
 
 
-DOT = 4
-"""Products of bytes that a loop marked "dot" adds as one."""
+DOT_BYTES = 4
+DOT_OPERANDS: dict[DType, tuple[DType, DType]] = {t.i32: (t.u8, t.i8), t.f32: (t.bf16, t.bf16)}
+"""By the type of a sum: what is multiplied in a loop marked "dot", which adds the products of operands that fill
+`DOT_BYTES` as one. Of floats the odd product is added first, each with one rounding, and denormals count as zeros."""
+
+
+def dot_length(operand: DType) -> int:
+    """How many products of an element type a loop marked "dot" adds."""
+    return DOT_BYTES // operand.itemsize
 
 
 @dataclass(frozen=True)
@@ -358,7 +366,7 @@ def _own_fields(expr: Expr) -> str:
 
 
 __all__ = [
-    "DOT", "Assign", "Buffer", "For", "If", "Kernel", "Let", "Load", "Local", "Mark", "Role", "Stmt", "Store",
-    "Variable", "While", "blocks_of", "canonical", "exprs_of", "fingerprint", "map_blocks", "map_exprs", "map_stmts",
-    "rename", "walk_stmts",
+    "DOT_BYTES", "DOT_OPERANDS", "Assign", "Buffer", "For", "If", "Kernel", "Let", "Load", "Local", "Mark", "Role",
+    "Stmt", "Store", "Variable", "While", "blocks_of", "canonical", "dot_length", "exprs_of", "fingerprint",
+    "map_blocks", "map_exprs", "map_stmts", "rename", "walk_stmts",
 ]  # fmt: skip

@@ -22,8 +22,9 @@ class CBackend(Backend):
     """Options: `march` is the processor the code is tiled and built for ("native", or a name the C compiler knows),
     `threads` how many a loaded model uses, `weights` "file" or "embed", `opt` and `cc` what it is built with when it is
     loaded, `sanitize` a +-separated list of sanitizers to build with, `winograd` whether convolutions may be done by
-    Winograd's filtering, which rounds otherwise than plain sums do. With `profile` the code takes the time of each call
-    of a kernel, into memory that the caller gives."""
+    Winograd's filtering, which rounds otherwise than plain sums do. `precision` is "f32", or "bf16" to round weights
+    and what they are multiplied with to bf16, where that pays; sums and all else stay f32. With `profile` the code
+    takes the time of each call of a kernel, into memory that the caller gives."""
 
     name: ClassVar[str] = "c"
     description: ClassVar[str] = "C11 source, weights file and CMake project; built with the host's C compiler to run"
@@ -35,6 +36,7 @@ class CBackend(Backend):
     cc: str = ""
     sanitize: str = ""
     winograd: bool = True
+    precision: str = "f32"
     profile: bool = False
 
     def accepts(self, node: Node) -> bool | str:

@@ -1,4 +1,4 @@
-"""What a vector loop looks like: which values differ from lane to lane, what lies side by side, products of bytes."""
+"""What a vector loop looks like: which values differ from lane to lane, what lies side by side, what adds up as one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import lru_cache
 from ir import types as t
 from ir.dims import Dim, Name, Size, names, substitute, symbol, terms
 from ir.expr import Apply, Cast, Expr, Index, Load, transform, walk
-from ir.kernel import DOT, For, Store, exprs_of
+from ir.kernel import DOT_OPERANDS, For, Store, dot_length, exprs_of
 
 
-def bytes_of(value: Expr, var: str) -> tuple[Load, Load]:
-    """The loads of a product of bytes: the one that does not depend on `var`, and the one that does."""
+def factors_of(value: Expr, var: str) -> tuple[Load, Load]:
+    """The loads of a product of two: the one that does not depend on `var`, and the one that does."""
     x, w = sorted((e for e in walk(value) if isinstance(e, Load)), key=lambda load: depends(load, var))
     return x, w
 
@@ -24,18 +24,20 @@ def indices_of(loop: For) -> tuple[Expr, ...]:
 
 
 def is_dot(loop: For, var: str) -> bool:
-    """Whether a loop marked "dot" in the vector loop over `var` adds four products of bytes that lie side by side: u8
-    of one place for all lanes, and i8 of the last axis behind that of the lanes."""
-    store = loop.body[0] if loop.mark == "dot" and loop.extent == DOT and len(loop.body) == 1 else None
-    if not isinstance(store, Store) or store.function != "add" or store.value.dtype != t.i32:
+    """Whether a loop marked "dot" in the vector loop over `var` adds products of operands that lie side by side: those
+    of one place for all lanes, and those of the last axis behind that of the lanes."""
+    store = loop.body[0] if loop.mark == "dot" and len(loop.body) == 1 else None
+    if not isinstance(store, Store) or store.function != "add" or store.value.dtype not in DOT_OPERANDS:
         return False
     value = store.value
     if not is_contiguous(store.index, var) or depends_any(store.index, loop.var) or not isinstance(value, Apply):
         return False
     if value.function != "mul" or not all(isinstance(a, Cast) and isinstance(a.value, Load) for a in value.args):
         return False
-    x, w = bytes_of(value, var)
-    if (x.dtype, w.dtype) != (t.u8, t.i8) or depends(x, var) or len(w.index) < 2:
+    x, w = factors_of(value, var)
+    if (x.dtype, w.dtype) != DOT_OPERANDS[value.dtype] or loop.extent != dot_length(w.dtype):
+        return False
+    if depends(x, var) or len(w.index) < 2:
         return False
     return (
         x.outside is None

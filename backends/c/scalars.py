@@ -75,7 +75,12 @@ def stored(dtype: DType, value: Text) -> str:
     if dtype == t.f8e8m0:
         # The value is a power of two already, and only this encoder leaves the least one in its place.
         return f"sesame_f32_to_f8e8m0_nearest({value.text})"
-    return _encoded(dtype, value.text, False) if is_narrow_float(dtype) else value.text
+    if not is_narrow_float(dtype):
+        return value.text
+    decoder = f"sesame_{dtype}_to_f32("
+    if value.rank == ATOM and value.text.startswith(decoder):  # one call: its argument has the bits already
+        return value.text[len(decoder) : -1]
+    return _encoded(dtype, value.text, False)
 
 
 def _encoded(dtype: DType, text: str, saturate: bool) -> str:

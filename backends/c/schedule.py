@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _REGISTERS = {4: 16, 8: 16, 16: 32}
 """Vector registers by lanes: SSE and AVX2 have 16, AVX-512 has 32."""
 
+_LEAST_BESIDE_BF16 = 4
+"""Tiles of Winograd's filtering of f32 that are faster than plain sums of bf16."""
+
 
 def pipeline(backend: CBackend) -> Pipeline:
     """canonicalize and fold first, then what the target needs, then kernels, then memory."""
@@ -25,7 +28,9 @@ def pipeline(backend: CBackend) -> Pipeline:
     widen = PASSES["widen"].with_options(lanes=lanes(backend))
     kinds = ["maps", "sequences", "strings"]
     graph = ["shift", "fold", "canonicalize", "fold", "cse", "dce", *kinds, legalize, *tidy, "shift", "layout", *tidy]
-    graph += [*(["winograd"] if backend.winograd else []), widen, *tidy, "fuse"]
+    is_narrow = backend.precision == "bf16"
+    winograd = PASSES["winograd"].with_options(least=_LEAST_BESIDE_BF16) if is_narrow else PASSES["winograd"]
+    graph += [*([winograd] if backend.winograd else []), widen, *tidy, *(["narrow"] if is_narrow else []), "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
     accumulate = PASSES["accumulate"].with_options(lanes=lanes(backend))
     kernels = ["lower", "simplify", "join", "reuse", "share", "interleave", tile, accumulate, "simplify"]

@@ -11,14 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from backends.c.expressions import Expressions, Scope, split_offset
-from backends.c.lanes import bytes_of, depends, first_of, indices_of, is_contiguous, is_dot, keeps_order
+from backends.c.lanes import depends, factors_of, first_of, indices_of, is_contiguous, is_dot, keeps_order
 from backends.c.names import Writer, wrapped
 from backends.c.scalars import Text, constant, storage_type, value_type
 from backends.c.sizes import PRODUCT, SUM, UNARY
 from ir import types as t
 from ir.dims import names, substitute, symbol
 from ir.expr import Apply, Cast, Const, Expr, Index, Load, Var, children, transform, walk
-from ir.kernel import For, Let, Local, Stmt, Store, blocks_of, exprs_of, map_exprs, walk_stmts
+from ir.kernel import (
+    DOT_OPERANDS,
+    For,
+    Let,
+    Local,
+    Stmt,
+    Store,
+    blocks_of,
+    dot_length,
+    exprs_of,
+    map_exprs,
+    walk_stmts,
+)
 from ir.schedule import substitute_var
 from ir.types import DType, TensorType
 
@@ -46,7 +58,7 @@ class Tile:
 class _Step:
     """One statement of a written-out nest: for lanes `base` and up of the vector loop over `var`, or scalar.
 
-    With `dot`, the loop of that variable around the statement is part of it: four products of bytes are added.
+    With `dot`, the loop of that variable around the statement is part of it: products of narrow operands are added.
     """
 
     stmt: Store | Let
@@ -332,7 +344,7 @@ class _Nest:
             if step.dot is None:
                 self._count(step.stmt.value, step)
                 continue
-            for operand, base in zip(bytes_of(step.stmt.value, step.var), (-1, step.base)):
+            for operand, base in zip(factors_of(step.stmt.value, step.var), (-1, step.base)):
                 self.uses[(operand, base)] = self.uses.get((operand, base), 0) + 1
 
     def write(self) -> None:
@@ -385,20 +397,21 @@ class _Nest:
             self.out.line(f"SESAME_STORE({vector}, {target}, {value.text});")
 
     def _dot(self, vector: str, current: Text, value: Expr, step: _Step) -> Text:
-        """`current` plus, in each lane, four bytes of x, the same for all lanes, by four of w."""
+        """`current` plus, in each lane, the narrow operands of x, the same for all lanes, by those of w."""
         assert step.dot is not None
-        x, w = (first_of(load, step.dot) for load in bytes_of(value, step.var))
-        x_key, w_key = zip(bytes_of(value, step.var), (-1, step.base))
+        x, w = (first_of(load, step.dot) for load in factors_of(value, step.var))
+        x_key, w_key = zip(factors_of(value, step.var), (-1, step.base))
         word = self.named.get(x_key)
         if word is None:
-            text = Text(f"SESAME_SPLAT({vector}, sesame_word({self._address(x.buffer, x.index, step)}))")
-            word = self._name(x_key, f"{x.buffer}_word", vector, text) if self.uses[x_key] > 1 else text
+            words = self._type(t.i32, step.lanes)
+            text = Text(f"SESAME_SPLAT({words}, sesame_word({self._address(x.buffer, x.index, step)}))")
+            word = self._name(x_key, f"{x.buffer}_word", words, text) if self.uses[x_key] > 1 else text
         lanes = self.named.get(w_key)
         if lanes is None:
-            kind = self._type(w.dtype, 4 * step.lanes)
+            kind = self._type(w.dtype, dot_length(w.dtype) * step.lanes)
             text = Text(f"SESAME_LOAD({kind}, {self._address(w.buffer, w.index, step)})")
             lanes = self._name(w_key, f"{w.buffer}_lanes", kind, text) if self.uses[w_key] > 1 else text
-        return Text(f"sesame_dot4_{vector}({current.text}, {word.text}, {lanes.text})")
+        return Text(f"sesame_dot{dot_length(w.dtype)}_{vector}({current.text}, {word.text}, {lanes.text})")
 
     def _dtype(self, buffer: str) -> DType:
         tile = self.vectors.tiles.get(buffer)
@@ -506,10 +519,13 @@ def type_lines(types: set[tuple[DType, int]]) -> list[str]:
     for dtype, lanes in sorted(types, key=lambda pair: (pair[0].name, pair[1])):
         name = f"{dtype}x{lanes}"
         lines.append(f"SESAME_VECTOR({name}, {storage_type(dtype)}, {lanes * dtype.itemsize})")
-        lines.append(f"SESAME_VECTOR_ORDER{'' if dtype.is_float else '_OF_INTEGERS'}({name})")
-    for dtype, lanes in sorted(types, key=lambda pair: pair[1]):
-        if dtype == t.i32 and (t.i8, 4 * lanes) in types:
-            lines.append(f"SESAME_VECTOR_DOT_{32 * lanes}(i32x{lanes}, i8x{4 * lanes})")
+        if dtype in _ELEMENTS:
+            lines.append(f"SESAME_VECTOR_ORDER{'' if dtype.is_float else '_OF_INTEGERS'}({name})")
+    for dtype, lanes in sorted(types, key=lambda pair: (pair[1], pair[0].name)):
+        w = DOT_OPERANDS[dtype][1] if dtype in DOT_OPERANDS else None
+        count = 0 if w is None else dot_length(w)
+        if (w, count * lanes) in types:
+            lines.append(f"SESAME_VECTOR_DOT{count}_{32 * lanes}({dtype}x{lanes}, i32x{lanes}, {w}x{count * lanes})")
     return lines
 
 

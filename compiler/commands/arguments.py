@@ -34,6 +34,12 @@ Winograd = Annotated[
     bool | None,
     typer.Option("--winograd/--no-winograd", help="Whether convolutions may be done by Winograd's filtering."),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="f32|bf16", help="Of the operands of products: bf16 rounds them to half the memory."
+    ),
+]
 InputOption = Annotated[
     list[str] | None, typer.Option("--input", metavar="NAME=FILE.npy", help="An input; may be repeated.")
 ]

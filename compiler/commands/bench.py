@@ -14,6 +14,7 @@ from compiler.commands.arguments import (
     InputsOption,
     March,
     OptLevel,
+    Precision,
     Seed,
     Subject,
     Target,
@@ -60,6 +61,7 @@ def bench(
     march: March = None,
     opt_level: OptLevel = None,
     winograd: Winograd = None,
+    precision: Precision = None,
 ) -> int:
     """Time a compiled model, after its outputs were compared; status 1 where they differ."""
     from compiler import bench as measure
@@ -69,7 +71,7 @@ def bench(
         raise UsageError("E0214", "--layers takes the times of the compiled model alone", help="leave --against out")
     counts = list(dict.fromkeys(threads or [1]))
     with scratch_folder() as scratch:
-        options = target_options(counts[0], march, opt_level, winograd=winograd)
+        options = target_options(counts[0], march, opt_level, winograd=winograd, precision=precision)
         options |= {"profile": True} if layers else {}
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         source = subject if opened.model is not None else model

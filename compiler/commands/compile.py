@@ -13,6 +13,7 @@ from compiler.commands.arguments import (
     March,
     ModelFile,
     OptLevel,
+    Precision,
     Target,
     Threads,
     Winograd,
@@ -39,6 +40,7 @@ def compile_model(
     march: March = None,
     opt_level: OptLevel = None,
     winograd: Winograd = None,
+    precision: Precision = None,
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="file|embed", help="Where the weights go.")
     ] = None,
@@ -66,7 +68,7 @@ def compile_model(
     from compiler.backend import find_backend
     from compiler.driver import compile, load
 
-    options = target_options(threads, march, opt_level, winograd=winograd, weights=weights)
+    options = target_options(threads, march, opt_level, winograd=winograd, precision=precision, weights=weights)
     folder = Path(f"{model.stem}.sesame") if out is None else out
     pipeline = choose_pipeline(find_backend(target, **options), passes, disable_pass or [])
     watch = observers(pipeline, print_after or [], time_passes)
@@ -166,11 +168,12 @@ def _verify(console: Console, artifact: Artifact, model: Model, record: dict[str
     """Compares the artifact with the interpreter on random inputs; the exit status."""
     from compiler.commands.verify import comparison_table, verdict
     from compiler.feeds import Signature, random_feeds
-    from compiler.verify import compare_outputs, interpret
+    from compiler.verify import Tolerance, compare_outputs, interpret
 
     feeds = random_feeds(Signature.of_graph(model.graph))
     with console.stage("verify"):
-        comparisons = compare_outputs(artifact.load().run(feeds), interpret(model, feeds))
+        tolerance = Tolerance(operands=artifact.precision)
+        comparisons = compare_outputs(artifact.load().run(feeds), interpret(model, feeds), tolerance)
     console.log(comparison_table(comparisons))
     record["verified"] = [c.to_json() for c in comparisons]
     return verdict(comparisons)

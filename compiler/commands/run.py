@@ -13,6 +13,7 @@ from compiler.commands.arguments import (
     InputsOption,
     March,
     OptLevel,
+    Precision,
     Seed,
     Subject,
     Target,
@@ -46,13 +47,14 @@ def run(
     march: March = None,
     opt_level: OptLevel = None,
     winograd: Winograd = None,
+    precision: Precision = None,
 ) -> None:
     """Run a compiled model, or compile one and run it."""
     import numpy as np
 
     from compiler.archive import spread
 
-    options = target_options(threads, march, opt_level, winograd=winograd)
+    options = target_options(threads, march, opt_level, winograd=winograd, precision=precision)
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         feeds = gather_feeds(console, opened.signature, inputs, single, seed, opened.sizes)

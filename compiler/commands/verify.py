@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from compiler.commands.arguments import (
     March,
     Opened,
     OptLevel,
+    Precision,
     Seed,
     Subject,
     Target,
@@ -57,6 +59,7 @@ def verify(
     march: March = None,
     opt_level: OptLevel = None,
     winograd: Winograd = None,
+    precision: Precision = None,
     per_node: Annotated[
         bool,
         typer.Option("--per-node/--no-per-node", help="Compare every value of the optimised graph with ONNX Runtime."),
@@ -77,11 +80,11 @@ def verify(
     tolerance = Tolerance(rtol, atol, ulp, cosine)
     if (against == "data") != (outputs is not None):
         raise UsageError("E0213", "--against data and --outputs go together")
-    options = target_options(
-        threads, march, opt_level, winograd=winograd, sanitize="address+undefined" if sanitize else None
-    )
+    sanitizers = "address+undefined" if sanitize else None
+    options = target_options(threads, march, opt_level, winograd=winograd, precision=precision, sanitize=sanitizers)
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
+        tolerance = replace(tolerance, operands=opened.artifact.precision)
         reference = opened.model or _model_of(opened, model, against, dim)
         feeds = gather_feeds(console, opened.signature, inputs, single, seed, opened.sizes)
         if per_node:

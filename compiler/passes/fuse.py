@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from compiler.passes.narrow import reads_narrow
 from compiler.pipeline import graph_pass
 from ir import types as t
 from ir.dims import Size, decide_le
@@ -105,11 +106,13 @@ def index_of(type_: TensorType) -> tuple[Expr, ...]:
 
 @dataclass
 class Group:
-    """The nodes of a kernel to be: `root` gives the result. `copied` nodes stay in the graph for their other users."""
+    """The nodes of a kernel to be: `root` gives the result. `copied` nodes stay in the graph for their other users.
+    `read` are conversions of what a contraction reads: like that, they read memory."""
 
     root: Node
     members: dict[Node, None] = field(default_factory=dict)
     copied: set[Node] = field(default_factory=set)
+    read: set[Node] = field(default_factory=set)
     core: Node | None = None
 
 
@@ -172,8 +175,13 @@ def _grow(graph: Graph, root: Node, shapes: dict[Node, Shape]) -> Group:
 
 
 def _absorb_operands(graph: Graph, group: Group, node: Node, shapes: dict[Node, Shape]) -> None:
+    if node in group.read:
+        return
     if shapes[node].kind == "contraction":
         _absorb_literals(node, group)
+        if reads_narrow(node):
+            group.read |= {value.node for value in node.inputs[:2] if value is not None and value.node is not None}
+            group.members.update(dict.fromkeys(group.read))
         return
     for value in dict.fromkeys(v for v in node.inputs if v is not None):
         producer = value.node

@@ -18,7 +18,21 @@ from ir import types as t
 from ir.dims import Dim, FloorDiv, Size, atoms, bounded, ceil_div, decide_le, minimum, names, symbol
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
-from ir.kernel import DOT, Assign, For, Kernel, Let, Local, Stmt, Store, Variable, exprs_of, map_stmts, walk_stmts
+from ir.kernel import (
+    DOT_OPERANDS,
+    Assign,
+    For,
+    Kernel,
+    Let,
+    Local,
+    Stmt,
+    Store,
+    Variable,
+    dot_length,
+    exprs_of,
+    map_stmts,
+    walk_stmts,
+)
 from ir.panels import PanelBlob
 from ir.program import Call, Program, ProgramBuffer, map_calls, touched
 from ir.schedule import (
@@ -51,7 +65,8 @@ class Nest:
     rows: str | None
     columns: str
     dot: str | None = None
-    """The loop that sums products of bytes, u8 by i8 weights, `DOT` of which can be one instruction."""
+    """The loop that sums products of narrow operands, `together` of which can be one instruction."""
+    together: int = 1
     is_inner: bool = False
     """Whether it is a part of its kernel only."""
 
@@ -158,7 +173,7 @@ def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) 
 
 
 def _panels_of(nest: Nest, shape: Tile) -> Panels | None:
-    return Panels(nest.weight, shape.columns, DOT if nest.dot else 1) if nest.weight else None
+    return Panels(nest.weight, shape.columns, nest.together) if nest.weight else None
 
 
 def _packed_operand(kernel: Kernel, panels: Panels) -> Kernel:
@@ -168,8 +183,8 @@ def _packed_operand(kernel: Kernel, panels: Panels) -> Kernel:
 
 
 def _tile_inside(kernel: Kernel, lanes: int, registers: int, packable: set[str]) -> tuple[Kernel, Panels | None]:
-    """A kernel that holds products of bytes among other things, such as the steps of a recurrent layer, with those
-    tiled and their weights packed. They must be all that reads the weights."""
+    """A kernel that holds products of narrow operands among other things, such as the steps of a recurrent layer, with
+    those tiled and their weights packed. They must be all that reads the weights."""
     nests = [nest for nest in inner_nests(kernel, packable) if nest.dot]
     if not nests or len({nest.weight for nest in nests}) != 1:
         return kernel, None
@@ -305,31 +320,36 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
     weight = _weight_of(loads, packable, columns, rows, summed)
     if weight is not None and sum(e.buffer == weight for s in walk_stmts(kernel.body) for e in _loads(s)) != 1:
         weight = None
-    return Nest(tuple(loops), body[0].name, weight, rows, columns, _dot_loop(kernel, update, summed, weight, columns))
+    dot = _dot_loop(kernel, update, summed, weight, columns)
+    if dot is None and update.value.dtype == t.f32 and any(e.dtype != t.f32 for e in loads):
+        return None
+    together = dot_length(loads[0].dtype) if dot else 1
+    return Nest(tuple(loops), body[0].name, weight, rows, columns, dot, together)
 
 
 def _is_summable(value: Expr, dtype: DType) -> bool:
-    """Whether a value of type `dtype` is made of nothing but such, and bytes converted to it for an i32."""
+    """Whether a value of type `dtype` is made of nothing but such, and of narrow operands converted to it."""
     operands = [e for e in walk(value) if not isinstance(e, Index) and e.dtype != t.bool_]
-    if dtype == t.f32:
-        return all(e.dtype == t.f32 for e in operands)
-    narrow = (t.i8, t.u8) if all(not isinstance(e, Load) or e.outside is None for e in operands) else ()
-    return all(e.dtype == t.i32 or (e.dtype in narrow and isinstance(e, Load)) for e in operands)
+    is_inside = all(not isinstance(e, Load) or e.outside is None for e in operands)
+    narrow = () if not is_inside else (t.i8, t.u8) if dtype == t.i32 else DOT_OPERANDS[dtype]
+    return all(e.dtype == dtype or (e.dtype in narrow and isinstance(e, Load)) for e in operands)
 
 
 def _dot_loop(kernel: Kernel, update: Assign, summed: list[str], weight: str | None, columns: str) -> str | None:
-    """The innermost loop of a sum of x * w, where x is u8, w are weights of i8, and the loop runs along the last axis
-    of x and the last but one of w."""
+    """The innermost loop of a sum of x * w, where w are weights, both of types that are multiplied in a loop marked
+    "dot", and the loop runs along the last axis of x and the last but one of w."""
     value = update.value
     if weight is None or update.function != "add" or not isinstance(value, Apply) or value.function != "mul":
         return None
     loads = [a.value for a in value.args if isinstance(a, Cast) and isinstance(a.value, Load)]
-    if value.dtype != t.i32 or len(loads) != 2:
+    if len(loads) != 2:
         return None
     x, w = sorted(loads, key=lambda load: isinstance(load, Load) and load.buffer == weight)
     assert isinstance(x, Load) and isinstance(w, Load)
     loop = find_loop(kernel, summed[-1])
-    if (x.dtype, w.dtype) != (t.u8, t.i8) or not isinstance(loop.extent, int) or loop.extent % DOT != 0:
+    if (x.dtype, w.dtype) != DOT_OPERANDS.get(value.dtype) or not isinstance(loop.extent, int):
+        return None
+    if loop.extent % dot_length(w.dtype) != 0:
         return None
     if len(w.index) < 2 or w.index[-2] != Index(t.i64, symbol(loop.var)):
         return None
@@ -392,7 +412,7 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     made = kernel if nest.is_inner else unmark(kernel)
     place = taken.fresh("q")
     if nest.dot:
-        made = split(made, nest.dot, DOT, taken.fresh(f"{nest.dot}_{DOT}"), place)
+        made = split(made, nest.dot, nest.together, taken.fresh(f"{nest.dot}_{nest.together}"), place)
     if nest.weight:
         made = _split_padded(made, nest.columns, shape.columns, panel, lane)
     else:

@@ -39,12 +39,12 @@ class Form:
 
 
 @graph_pass
-def winograd(graph: Graph) -> None:
-    """Rewrites channels-last convolutions."""
+def winograd(graph: Graph, *, least: int = 2) -> None:
+    """Rewrites channels-last convolutions for which tiles of at least `least` rows and columns pay."""
     with bounded(graph.bounds):
         for node in graph.nodes("conv_channels_last"):
             form = form_of(node)
-            if isinstance(form, Form):
+            if isinstance(form, Form) and form.tile >= least:
                 _convert(graph, node, form)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from compiler.rules.constants import is_constant
 from ir import types as t
 from ir.graph import Value
-from ir.kernel import DOT
+from ir.kernel import dot_length
 from ir.op import case
 from ir.ops.quantized import signed, unsigned
 from ir.rule import Rule
@@ -32,6 +32,7 @@ _BYTES = (t.i8, t.u8)
 _CONV = ("stride", "pad", "dilation", "groups")
 _LONGEST = (2**31 - 1) // (255 * 255)
 """How many products of bytes i32 holds without wrapping around."""
+_TOGETHER = dot_length(t.i8)
 _S, _A = np.array(0.02, np.float32), np.array(130, np.uint8)
 _R, _Z = np.array([0.01, 0.5, 0.1, 0.02, 1], np.float32), np.array([0, 1, -3, 0, 0], np.int8)
 
@@ -173,7 +174,7 @@ class ProductOfBytes(Rule):
         return [b.matmul_integer(x, w, *rest) for rest in ((), (a,), (a, z), (None, z))]
 
     def check(m):
-        if _is_plain(m) and m["w"].shape[-2] % DOT == 0:
+        if _is_plain(m) and m["w"].shape[-2] % _TOGETHER == 0:
             return "it is one of u8 by i8 without zero points"
         a, z = m.values.get("a"), m.values.get("z")
         if a is not None and a.rank > 0 and a.shape[-1] != 1:
@@ -185,7 +186,7 @@ class ProductOfBytes(Rule):
     def replace(b, x, w, a, z):
         x, a = unsigned(b, x, a)
         w, z = signed(b, w, z)
-        extra = -w.shape[-2] % DOT
+        extra = -w.shape[-2] % _TOGETHER
         product = b.matmul_integer(_lengthened(b, x, -1, extra), _lengthened(b, w, -2, extra))
         if a is not None:
             weights = b.cast(w, to=t.i32)
@@ -212,7 +213,7 @@ class ConvolutionOfBytes(Rule):
 
     def check(m):
         is_padded = any(size != 0 for size in m["pad"])
-        short = m["groups"] == 1 and isinstance(m["w"].shape[1], int) and m["w"].shape[1] % DOT
+        short = m["groups"] == 1 and isinstance(m["w"].shape[1], int) and m["w"].shape[1] % _TOGETHER
         if _is_plain(m) and not is_padded and not short:
             return "it is one of u8 by i8 without zero points or padding"
         if m["groups"] != 1 and (m["w"].dtype == t.u8 or "z" in m.values):
@@ -227,7 +228,7 @@ class ConvolutionOfBytes(Rule):
             fill = None if a is None else b.cast(a, to=t.u8)
             x = b.pad(x, fill, before=(0, 0, *m["pad"][:half]), after=(0, 0, *m["pad"][half:]))
         given = {"stride": m["stride"], "pad": (0,) * len(m["pad"]), "dilation": m["dilation"]}
-        extra = -w.shape[1] % DOT if m["groups"] == 1 else 0
+        extra = -w.shape[1] % _TOGETHER if m["groups"] == 1 else 0
         longer, wider = _lengthened(b, x, 1, extra), _lengthened(b, w, 1, extra)
         product = b.conv_integer(longer, wider, groups=m["groups"], **given)
         z = z if z is None else _of_channels(b, z, w)

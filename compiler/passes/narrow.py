@@ -1,0 +1,140 @@
+"""narrow: contractions multiply bf16 and add in f32, where that pays.
+
+Weights become bf16 when they are emitted. Activations are rounded once, next to what makes them, so that they are
+stored narrow where only contractions read them. Results stay f32. In the graph a contraction keeps its op: its operands
+are converted to bf16, which rounds, and back, which is exact, and fusion makes one kernel of it and the way back.
+"""
+
+from __future__ import annotations
+
+from compiler.passes.fold import deferred
+from compiler.pipeline import graph_pass
+from ir import types as t
+from ir.build import Builder
+from ir.dims import bounded
+from ir.graph import Graph, Node, Value
+from ir.kernel import dot_length
+from ir.op import OPS
+from ir.rewrite import for_each_graph, remove_dead
+
+_CONTRACTIONS = ("matmul", "conv_channels_last", "conv_transpose_channels_last")
+_MOVES = ("pad", "reshape", "transpose", "slice", "expand")
+_LEAST_SUM = 16
+_LEAST_COLUMNS = 16
+"""Below these a sum is over before its operands are in place, and columns do not fill a vector."""
+_LEAST_USES = 64
+"""Products of an activation that pay for rounding it in a step of its own."""
+
+
+@graph_pass
+def narrow(graph: Graph) -> None:
+    """Converts the operands of contractions, in nested graphs too."""
+    for_each_graph(graph, _narrow_all)
+
+
+def _narrow_all(graph: Graph) -> None:
+    with bounded(graph.bounds):
+        chosen = {node: None for name in _CONTRACTIONS for node in graph.nodes(name) if pays(node) is True}
+    rounded: dict[Value, Value] = {}
+    for node in [node for node in graph.nodes() if node in chosen]:
+        x, w, *rest = node.inputs
+        assert x is not None and w is not None
+        operands = [_rounded(graph, x, rounded, chosen), _rounded_weights(graph, w, node, rounded)]
+        b = Builder(graph, before=node, sources=node.sources)
+        wide = [b.cast(operand, to=t.f32) for operand in operands]
+        y = graph.insert(node.op, [*wide, *rest], [node.output.type], sources=node.sources, before=node).output
+        name = node.output.name
+        graph.replace(node.output, y)
+        graph.remove(node)
+        graph.rename(y, name)
+    for value in rounded:
+        if value.node is not None:
+            remove_dead(graph, value.node)
+
+
+def pays(node: Node) -> bool | str:
+    """True, or why a contraction stays one of f32."""
+    if node.op.name not in _CONTRACTIONS:
+        return f"{node.op.name} is none of {', '.join(_CONTRACTIONS)}"
+    x, w = node.inputs[:2]
+    assert x is not None and w is not None
+    if x.dtype != t.f32 or w.blob is None or w.rank < 2 or not w.tensor.is_static:
+        return "only products of f32 by weights that are known"
+    if x.node is not None and x.node.op.name == "winograd_input":
+        return "the points of tiles need all of their digits"
+    groups = getattr(node.op, "groups", 1)
+    *taps, inner, outer = (int(size) for size in w.shape)
+    if inner % dot_length(t.bf16):
+        return f"sums over {inner} channels are not made of pairs"
+    window = 1
+    for size in taps if node.op.name != "matmul" else ():
+        window *= size
+    if inner * window < _LEAST_SUM or outer // groups < _LEAST_COLUMNS:
+        return f"sums of {inner * window} products for {outer // groups} columns are too small"
+    if not _only_user(x) and outer // groups * window < _LEAST_USES:
+        return "rounding the other operand would cost more than it gains"
+    return True
+
+
+def reads_narrow(node: Node) -> bool:
+    """Whether a node is a contraction of operands that are bf16, converted to f32."""
+    if node.op.name not in _CONTRACTIONS:
+        return False
+    producers = [v.node for v in node.inputs[:2] if v is not None]
+    return all(p is not None and is_exact_cast(p) for p in producers)
+
+
+def is_exact_cast(node: Node) -> bool:
+    """Whether a node converts bf16 to f32."""
+    source = node.inputs[0] if node.op.name == "cast" else None
+    return source is not None and source.dtype == t.bf16 and node.output.dtype == t.f32
+
+
+def _only_user(value: Value) -> bool:
+    return len(value.users) == 1 and value not in value.graph.outputs and value.node is not None
+
+
+def _rounded(graph: Graph, x: Value, rounded: dict[Value, Value], chosen: dict[Node, None]) -> Value:
+    """`x` in bf16. What only moves elements moves the rounded ones, where nobody else needs them."""
+    if x in rounded:
+        return rounded[x]
+    node = x.node
+    is_moved = node is not None and node.op.name in _MOVES and all(v is node.inputs[0] for v in node.inputs)
+    if node is None or not is_moved or not _keeps_zeros(node) or x in graph.outputs:
+        return rounded.setdefault(x, _after(graph, x).cast(x, to=t.bf16))
+    if not all(user in chosen or user.graph is not graph for user in x.users):
+        return rounded.setdefault(x, _after(graph, x).cast(x, to=t.bf16))
+    source = node.inputs[0]
+    assert source is not None
+    chosen_too = {**chosen, node: None}
+    inner = _rounded(graph, source, rounded, chosen_too)
+    rounded[x] = _after(graph, x).apply(node.op, inner)
+    return rounded[x]
+
+
+def _keeps_zeros(node: Node) -> bool:
+    """Whether what a movement adds, if anything, is the same in bf16."""
+    return node.op.name != "pad" or node.op.value == 0  # type: ignore[attr-defined]
+
+
+def _after(graph: Graph, value: Value) -> Builder:
+    """A builder right behind what makes a value, or in front of the graph's first node."""
+    node = value.node
+    sources = () if node is None else node.sources
+    following = next(graph.nodes(), None) if node is None else node.next
+    return Builder(graph, before=following, sources=sources)
+
+
+def _rounded_weights(graph: Graph, w: Value, node: Node, rounded: dict[Value, Value]) -> Value:
+    """The weights in bf16: computed when they are emitted, however large."""
+    if w not in rounded:
+        b = Builder(graph, before=node, sources=node.sources)
+        op = OPS["cast"](to=t.bf16)  # type: ignore[call-arg]
+        made = b.apply(op, w)
+        assert w.blob is not None
+        rounded[w] = b.const(deferred(op, [w.blob], made, 0, 1), name=f"{w.name}.bf16")
+        graph.remove(made.node)
+    return rounded[w]
+
+
+__all__ = ["is_exact_cast", "narrow", "pays", "reads_narrow"]
