@@ -22,7 +22,7 @@ class OnnxRuntime:
     what the model says, in whatever `precision` the others do."""
 
     def __init__(self, path: str | Path, threads: int, precision: str = "f32") -> None:
-        self.precision = "as the model"
+        self.precision: str = "as the model"
         self.session = onnxruntime_session(path, threads=threads)
         self.names = [output.name for output in self.session.get_outputs()]
 
@@ -54,8 +54,8 @@ class OpenVino:
             self.compiled = openvino.Core().compile_model(str(path), "CPU", options)
         except Exception as error:
             raise unverified(f"OpenVINO refuses this model: {_openvino_reason(error)}") from error
-        taken = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # what the processor has
-        self.precision = {"float": "f32", "float32": "f32", "bfloat16": "bf16"}.get(taken, taken)
+        taken: str = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()  # what the processor has
+        self.precision: str = {"float": "f32", "float32": "f32", "bfloat16": "bf16"}.get(taken, taken)
 
     def runner(self, feeds: Feeds) -> Callable[[], Any]:
         """A function that runs the model once on these inputs."""

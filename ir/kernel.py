@@ -24,7 +24,8 @@ Mark: TypeAlias = Literal["", "parallel", "vector", "unroll", "dot"]
 DOT_BYTES = 4
 DOT_OPERANDS: dict[DType, tuple[DType, DType]] = {t.i32: (t.u8, t.i8), t.f32: (t.bf16, t.bf16)}
 """By the type of a sum: what is multiplied in a loop marked "dot", which adds the products of operands that fill
-`DOT_BYTES` as one. Of floats the odd product is added first, each with one rounding, and denormals count as zeros."""
+`DOT_BYTES` as one. Of floats each odd product is added before the even one, both with one rounding as a fused
+multiply-add, and denormals count as zeros: what a target has an instruction for, and what it does where it has none."""
 
 
 def dot_length(operand: DType) -> int:

@@ -16,17 +16,19 @@ class PanelBlob(DeferredBlob):
     """`source`, seen as rest x columns, in panels of `factor` columns, the last one filled up with zeros: panel first,
     then `rest`, then the columns of the panel. Made when it is emitted.
 
-    With a `depth`, that many entries of the last axis of `rest` lie side by side in each column.
+    With a `depth`, that many entries of an axis of `rest`, counted from its end, lie side by side in each column.
     """
 
-    def __init__(self, source: Blob, rest: tuple[int, ...], factor: int, depth: int = 1) -> None:
+    def __init__(self, source: Blob, rest: tuple[int, ...], factor: int, depth: int = 1, axis: int = -1) -> None:
         self.rest = rest
         self.factor = factor
         self.depth = depth
+        self.axis = axis % len(rest)
         self.columns = source.elements // max(1, math.prod(rest))
-        inner = (*rest, factor) if depth == 1 else (*rest[:-1], rest[-1] // depth, factor, depth)
+        *front, along = rest[: self.axis + 1]
+        inner = (*rest, factor) if depth == 1 else (*front, along // depth, *rest[self.axis + 1 :], factor, depth)
         shape = (-(-self.columns // factor), *inner)
-        super().__init__("panels", self._lay_out, (source,), source.dtype, shape, params=(rest, factor, depth))
+        super().__init__("panels", self._lay_out, (source,), source.dtype, shape, params=(rest, factor, depth, axis))
 
     def _lay_out(self, array: np.ndarray) -> np.ndarray:
         panels = np.empty(self.shape, array.dtype)
@@ -49,7 +51,8 @@ class PanelBlob(DeferredBlob):
         """Fills columns[column, panel, ..., block, place] from column `first` of `whole` on."""
         for column, target in enumerate(columns):
             source = whole[..., first + column :: self.factor][..., : target.shape[0]]
-            found = np.moveaxis(source, -1, 0).reshape(-1, *target.shape[1:])
+            cut = (*self.rest[: self.axis], self.rest[self.axis] // self.depth, self.depth, *self.rest[self.axis + 1 :])
+            found = np.moveaxis(np.moveaxis(source, -1, 0).reshape(-1, *cut), self.axis + 2, -1)
             target[: len(found)] = found
             target[len(found) :] = 0
 

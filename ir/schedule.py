@@ -273,21 +273,22 @@ def pack(kernel: Kernel, buffer: str, axis: int, factor: int) -> Kernel:
     return replace(kernel, params=params, body=body)
 
 
-def interleave(kernel: Kernel, buffer: str, factor: int) -> Kernel:
-    """Lays `factor` entries of the last axis but one side by side behind the last: w[..., k, n] becomes
+def interleave(kernel: Kernel, buffer: str, factor: int, axis: int = -2) -> Kernel:
+    """Lays `factor` entries of an axis, counted from the last, side by side behind the last: w[..., k, n] becomes
     w[..., k//factor, n, k%factor]. Every index along that axis must be `block*factor + place`."""
-    kernel = unflatten(kernel, buffer, kernel.buffer(buffer).type.rank - 2, factor)
+    kernel = unflatten(kernel, buffer, kernel.buffer(buffer).type.rank + axis, factor)
     type_ = kernel.buffer(buffer).type
-    *rest, places, columns = type_.shape
+    order = [a for a in range(type_.rank) if a != type_.rank + axis]
+    order.append(type_.rank + axis)
 
     def one(expr: Expr) -> Expr | None:
         if not isinstance(expr, Load) or expr.buffer != buffer:
             return None
-        return Load(expr.dtype, buffer, (*expr.index[:-2], expr.index[-1], expr.index[-2]))
+        return Load(expr.dtype, buffer, tuple(expr.index[a] for a in order))
 
     memo: dict[Expr, Expr] = {}
     body = map_stmts(kernel.body, lambda s: map_exprs(s, lambda e: transform(e, one, memo)))
-    swapped = type_.with_shape((*rest, columns, places))
+    swapped = type_.with_shape(type_.shape[a] for a in order)
     params = tuple(Buffer(b.name, swapped, b.role) if b.name == buffer else b for b in kernel.params)
     return replace(kernel, params=params, body=body)
 

@@ -25,8 +25,6 @@ def emit_program(program: Program, out_dir: Path, backend: CBackend, model: Any 
     """
     if backend.weights not in ("file", "embed"):
         raise UsageError("E0206", f"weights are 'file' or 'embed', not '{backend.weights}'")
-    if backend.precision not in ("f32", "bf16"):
-        raise UsageError("E0206", f"the precision is 'f32' or 'bf16', not '{backend.precision}'")
     options = EmitOptions(
         weights="embed" if backend.weights == "embed" else "file",
         lanes=lanes(backend),

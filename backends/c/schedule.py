@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from backends.c.emit import lanes
 from backends.c.support import carries, remembering
+from compiler.errors import UsageError
 from compiler.pipeline import PASSES, Pipeline, load_passes
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ _LEAST_BESIDE_BF16 = 4
 
 
 def pipeline(backend: CBackend) -> Pipeline:
-    """canonicalize and fold first, then what the target needs, then kernels, then memory."""
+    """canonicalize and fold first, then what the target needs, then kernels, then memory. Raises UsageError."""
+    if backend.precision not in ("f32", "bf16"):
+        raise UsageError("E0206", f"the precision is 'f32' or 'bf16', not '{backend.precision}'")
     load_passes()
     legalize = PASSES["legalize"].with_options(accepts=remembering(), carries=carries)
     identities = PASSES["canonicalize"].with_options(composites=False)

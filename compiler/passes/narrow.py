@@ -45,7 +45,6 @@ def _narrow_all(graph: Graph) -> None:
         y = graph.insert(node.op, [*wide, *rest], [node.output.type], sources=node.sources, before=node).output
         name = node.output.name
         graph.replace(node.output, y)
-        graph.remove(node)
         graph.rename(y, name)
     for value in rounded:
         if value.node is not None:

@@ -67,17 +67,20 @@ class Nest:
     dot: str | None = None
     """The loop that sums products of narrow operands, `together` of which can be one instruction."""
     together: int = 1
+    depth_axis: int = -2
+    """The axis of the weights along which that loop runs, counted from the last."""
     is_inner: bool = False
     """Whether it is a part of its kernel only."""
 
 
 @dataclass(frozen=True)
 class Panels:
-    """How a parameter is to be packed: columns of a panel, and how many entries of the sum lie in each column."""
+    """How a parameter is to be packed: columns of a panel, and how many entries of an axis lie in each of them."""
 
     buffer: str
     columns: int
     depth: int
+    axis: int
 
 
 @program_pass
@@ -126,16 +129,21 @@ def _packed(
         made = f"{name}.panels{panels.columns}"
         others = sum(other == name for other, _ in done)
         made = f"{made}.{others}" if made in program.buffers else made
-        blob = PanelBlob(buffer.blob, _rest_of(type_, panels.depth), panels.columns, panels.depth)
+        rest = _rest_of(type_, panels)
+        blob = PanelBlob(buffer.blob, rest, panels.columns, panels.depth, panels.axis + 1)
         program.buffers[made] = ProgramBuffer(made, type_, "weight", blob=blob)
         done[key] = made
     return done[key]
 
 
-def _rest_of(panels: TensorType, depth: int) -> tuple[int, ...]:
+def _rest_of(type_: TensorType, panels: Panels) -> tuple[int, ...]:
     """The axes of a weight but its columns, from the type of its panels."""
-    sizes = [int(size) for size in panels.shape]
-    return tuple(sizes[1:-1]) if depth == 1 else (*sizes[1:-3], sizes[-3] * depth)
+    sizes = [int(size) for size in type_.shape]
+    if panels.depth == 1:
+        return tuple(sizes[1:-1])
+    rest = sizes[1:-2]
+    rest[panels.axis + 1] *= panels.depth
+    return tuple(rest)
 
 
 def _drop_unused_weights(program: Program) -> None:
@@ -173,13 +181,13 @@ def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) 
 
 
 def _panels_of(nest: Nest, shape: Tile) -> Panels | None:
-    return Panels(nest.weight, shape.columns, nest.together) if nest.weight else None
+    return Panels(nest.weight, shape.columns, nest.together, nest.depth_axis) if nest.weight else None
 
 
 def _packed_operand(kernel: Kernel, panels: Panels) -> Kernel:
     """`kernel` with a parameter read from panels."""
     made = pack(kernel, panels.buffer, kernel.buffer(panels.buffer).type.rank - 1, panels.columns)
-    return made if panels.depth == 1 else interleave(made, panels.buffer, panels.depth)
+    return made if panels.depth == 1 else interleave(made, panels.buffer, panels.depth, panels.axis)
 
 
 def _tile_inside(kernel: Kernel, lanes: int, registers: int, packable: set[str]) -> tuple[Kernel, Panels | None]:
@@ -320,11 +328,11 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
     weight = _weight_of(loads, packable, columns, rows, summed)
     if weight is not None and sum(e.buffer == weight for s in walk_stmts(kernel.body) for e in _loads(s)) != 1:
         weight = None
-    dot = _dot_loop(kernel, update, summed, weight, columns)
+    dot, axis = _dot_loop(kernel, update, summed, weight, columns) or (None, -2)
     if dot is None and update.value.dtype == t.f32 and any(e.dtype != t.f32 for e in loads):
         return None
     together = dot_length(loads[0].dtype) if dot else 1
-    return Nest(tuple(loops), body[0].name, weight, rows, columns, dot, together)
+    return Nest(tuple(loops), body[0].name, weight, rows, columns, dot, together, axis)
 
 
 def _is_summable(value: Expr, dtype: DType) -> bool:
@@ -335,9 +343,11 @@ def _is_summable(value: Expr, dtype: DType) -> bool:
     return all(e.dtype == dtype or (e.dtype in narrow and isinstance(e, Load)) for e in operands)
 
 
-def _dot_loop(kernel: Kernel, update: Assign, summed: list[str], weight: str | None, columns: str) -> str | None:
+def _dot_loop(
+    kernel: Kernel, update: Assign, summed: list[str], weight: str | None, columns: str
+) -> tuple[str, int] | None:
     """The innermost loop of a sum of x * w, where w are weights, both of types that are multiplied in a loop marked
-    "dot", and the loop runs along the last axis of x and the last but one of w."""
+    "dot", and the loop runs along the last axis of x and one of w before the last; and that axis, from the last."""
     value = update.value
     if weight is None or update.function != "add" or not isinstance(value, Apply) or value.function != "mul":
         return None
@@ -351,12 +361,13 @@ def _dot_loop(kernel: Kernel, update: Assign, summed: list[str], weight: str | N
         return None
     if loop.extent % dot_length(w.dtype) != 0:
         return None
-    if len(w.index) < 2 or w.index[-2] != Index(t.i64, symbol(loop.var)):
+    along = [axis for axis in range(-len(w.index), -1) if w.index[axis] == Index(t.i64, symbol(loop.var))]
+    if len(along) != 1:
         return None
-    others = (*w.index[:-2], *w.index[-1:], *x.index[:-1])
+    others = (*(index for index in w.index if index != Index(t.i64, symbol(loop.var))), *x.index[:-1])
     if not _is_contiguous(x.index, loop.var) or _uses(others, loop.var) or _uses(x.index, columns):
         return None
-    return loop.var
+    return loop.var, along[0]
 
 
 def _weight_of(loads: list[Load], packable: set[str], columns: str, rows: str | None, summed: list[str]) -> str | None:

@@ -64,7 +64,8 @@ class Matmul(Op):
             right = y.at(*of_y, k, own[-1]) if y.rank > 1 else y.at(k)
             return wide(left) * wide(right)
 
-        return cast(sum_over(x.shape[-1:], term), x.dtype)
+        inner = y.shape[-2] if y.rank > 1 and isinstance(y.shape[-2], int) else x.shape[-1]  # equal; what is known
+        return cast(sum_over([inner], term), x.dtype)
 
 
 def _batch_index(batch: list[Expr], x: Tensor) -> list[Expr | int]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+import compiler
 from compiler.errors import CompileError
 from compiler.rivals import OpenVino
 from tests.cli.conftest import DIGITS, Sesame, affine_model
@@ -197,6 +198,25 @@ def test_bench_says_what_differs(sesame: Sesame, artifact: Path) -> None:
     onnx.save(other, "other.onnx")
     done = sesame("bench", artifact, "--model", "other.onnx", "--against", "ort", "--repeat", "1", "--blocks", "1")
     assert done.status == 1 and "y (onnxruntime, threads 1): DIFFERS" in done.out
+
+
+def test_precision_bf16(sesame: Sesame) -> None:
+    w = np.random.default_rng(3).standard_normal((32, 64)).astype(np.float32)
+    graph = onnx.parser.parse_graph("g (float[N,32] x) => (float[N,64] y) { y = MatMul(x, w) }")
+    graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), "m.onnx")
+    given = ("m.onnx", "--precision", "bf16", "--dim", "N=4")
+    assert sesame("compile", *given, "-o", "out", "--verify").status == 0
+    assert compiler.Artifact("out").precision == "bf16"
+    assert sesame("verify", *given).status == 0
+    assert sesame("verify", *given, "--rtol", "1e-6").status == 1  # the operands are rounded
+    done = sesame("bench", "out", "--model", "m.onnx", "--against", "ov", "--against", "ort", "--repeat", "1",
+                  "--blocks", "1", "--format", "json")  # fmt: skip
+    assert done.status == 0 and done.json["precision"] == "bf16"
+    sides = {side["name"]: side["precision"] for side in done.json["sides"]}
+    assert sides["sesame"] == "bf16" and sides["onnxruntime"] == "as the model"
+    assert sides["openvino"] in ("bf16", "f32")  # what the processor has
+    assert sesame("compile", "m.onnx", "--precision", "f16").status == 2
 
 
 def test_bench_refuses_a_rival_that_there_is_not(sesame: Sesame, artifact: Path) -> None:

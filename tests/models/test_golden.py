@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,14 @@ import pytest
 import compiler
 from tests.models import golden
 
+BF16 = [  # convolutions, depthwise ones too, attention, recurrences, trees of operators, symbolic sizes
+    "dnsmos_v8", "eeg_seizure", "light_shufflenet", "mobius_bert_tiny", "oww_embedding", "paraphrase_minilm_l3",
+    "ppocr2_cls", "ppocr4_rec", "silero_vad_op15", "t5_tiny_decoder_ts",
+]  # fmt: skip
 
-def _check(model: golden.Golden, tmp_path) -> None:
-    loaded = compiler.compile(model.model, out=tmp_path / "out", opt="-O2").load()
+
+def _check(model: golden.Golden, tmp_path, **options) -> None:
+    loaded = compiler.compile(model.model, out=tmp_path / "out", opt="-O2", **options).load()
     for inputs, outputs in model.feeds():
         names = {port.name for port in loaded.ports.inputs}
         made = loaded.run({name: array for name, array in inputs.items() if name in names})
@@ -28,6 +34,14 @@ def test_zoo(name: str, tmp_path) -> None:
 @pytest.mark.parametrize("name", golden.exporter_names())
 def test_exporters(name: str, tmp_path) -> None:
     _check(golden.exporter(name), tmp_path)
+
+
+@pytest.mark.parametrize("name", BF16)
+def test_with_operands_of_bf16(name: str, tmp_path) -> None:
+    """Judged as quantised models are: an activation has eight bits, and where the largest output is of a function as
+    steep as the sigmoid of a mask's edge, it moves by more than 2^-8 of itself."""
+    found = golden.zoo(name) if name in golden.zoo_names() else golden.exporter(name)
+    _check(replace(found, is_quantised=True), tmp_path, precision="bf16")
 
 
 @pytest.mark.parametrize(
