@@ -37,6 +37,7 @@ from ir.types import DType, TensorType
 MAX_COPIES = 256
 MAX_REGISTERS = 64
 _ELEMENTS = (t.f32, t.f64, t.i8, t.i16, t.i32, t.i64, t.u8, t.u16, t.u32, t.u64)
+_DOT_BITS = (128, 256, 512)
 _INFIX = {"add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "div": ("/", PRODUCT)}
 
 
@@ -524,7 +525,7 @@ def type_lines(types: set[tuple[DType, int]]) -> list[str]:
     for dtype, lanes in sorted(types, key=lambda pair: (pair[1], pair[0].name)):
         w = DOT_OPERANDS[dtype][1] if dtype in DOT_OPERANDS else None
         count = 0 if w is None else dot_length(w)
-        if (w, count * lanes) in types:
+        if (w, count * lanes) in types and 32 * lanes in _DOT_BITS:
             lines.append(f"SESAME_VECTOR_DOT{count}_{32 * lanes}({dtype}x{lanes}, i32x{lanes}, {w}x{count * lanes})")
     return lines
 
