@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from compiler.passes.phases import split_phases
 from compiler.passes.simplify import simplify
-from compiler.passes.tile_choice import INDEPENDENT, Tile, choose_tile
+from compiler.passes.tile_choice import Shared, Tile, choose_tile
 from compiler.pipeline import program_pass
 from ir import types as t
 from ir.dims import Dim, FloorDiv, Size, atoms, bounded, ceil_div, decide_le, minimum, names, symbol
@@ -225,14 +225,15 @@ def inner_nests(kernel: Kernel, packable: set[str]) -> list[Nest]:
 
 def _shape_of(nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Tile:
     most = (8 if rows == 1 else 4) if nest.weight else min(4, columns // lanes)  # type: ignore[operator]
-    accumulators = None if _share_loads(nest) else INDEPENDENT
-    return choose_tile(rows, columns, lanes, registers, range(most, 0, -1), accumulators)  # type: ignore[arg-type]
+    return choose_tile(rows, columns, lanes, registers, range(most, 0, -1), _shared(nest))  # type: ignore[arg-type]
 
 
-def _share_loads(nest: Nest) -> bool:
-    """Whether the rows of a tile read an operand of the sum in common, as those of a pooling window do not."""
+def _shared(nest: Nest) -> Shared:
+    """What the rows of a tile load in common: nothing for a pooling window, weights for a depthwise convolution."""
     loads = [e for s in walk_stmts((nest.loops[-1].body[1],)) for e in _loads(s)]
-    return nest.rows is None or any(not _uses(e.index, nest.rows) for e in loads)
+    if nest.rows is None or not all(_uses(e.index, nest.columns) for e in loads):
+        return "vectors"
+    return "nothing" if all(_uses(e.index, nest.rows) for e in loads) else "weights"
 
 
 def _reads_others_along(nest: Nest, loop: str) -> bool:

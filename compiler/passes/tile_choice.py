@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from ir.dims import Size
 
-INDEPENDENT = 8
+Shared = Literal["vectors", "weights", "nothing"]
+"""What a tile's rows load once for all: vectors that each multiplies by a scalar of its own, or weights that each
+multiplies by vectors of its own."""
+
+_INDEPENDENT = 8
 """Sums that hide what one operation takes. More, where rows load nothing in common, only read memory out of order."""
+_LOADED = 6
+"""The same where each operation waits for a load of its own."""
 _ROWS_OF_UNKNOWN = 6
 
 
@@ -22,27 +29,35 @@ class Tile:
 
 
 def choose_tile(
-    rows: Size, columns: Size, lanes: int, registers: int, widths: Iterable[int], accumulators: int | None = None
+    rows: Size, columns: Size, lanes: int, registers: int, widths: Iterable[int], shared: Shared = "vectors"
 ) -> Tile:
     """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide.
 
-    `widths` are the numbers of vectors that a row may have; at most `accumulators`, where given, are vectors of sums.
+    `widths` are the numbers of vectors that a row may have.
     """
     total = -(-columns // lanes) if isinstance(columns, int) else None
+    enough = _LOADED if shared == "weights" else _INDEPENDENT
     best: tuple[float, Tile] | None = None
     for v in widths:
         if total is not None and v > max(1, total):
             continue
-        most = accumulators or registers - v - 1  # a row of operands and one broadcast need registers too
+        most = _INDEPENDENT if shared == "nothing" else registers - v - 1  # a row of operands and a broadcast need some
         for r in range(1, max(1, most // v) + 1):
             if (isinstance(rows, int) and r > rows) or (not isinstance(rows, int) and r > _ROWS_OF_UNKNOWN):
                 break
             waste = 1.0 if total is None else -(-total // v) * v / total
             if isinstance(rows, int):
                 waste *= -(-rows // r) * r / rows
-            loads = (r + v) / (r * v)
-            cost = waste * max(1.0, 1.1 * loads) * max(1.0, 8 / (r * v)) - 0.001 * r * v
+            cost = waste * max(1.0, 1.1 * _loads(r, v, shared)) * max(1.0, enough / (r * v)) - 0.001 * r * v
+            cost -= 0.004 * v if shared == "weights" else 0  # reads memory in order
             if best is None or cost < best[0]:
                 best = (cost, Tile(r, v, v * lanes))
     assert best is not None
     return best[1]
+
+
+def _loads(rows: int, vectors: int, shared: Shared) -> float:
+    """Loads for each multiplication, or rather those that the choice of a tile can spare."""
+    if shared == "weights":
+        return 1 + 1 / min(rows, _LOADED)
+    return 1 if shared == "nothing" else (rows + vectors) / (rows * vectors)

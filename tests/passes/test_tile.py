@@ -5,6 +5,7 @@ import pytest
 
 from backends.reference.kernel import run_kernel
 from compiler.passes.tile import tile_kernel
+from compiler.passes.tile_choice import Tile, choose_tile
 from ir.kernel import Kernel, Local, walk_stmts
 from ir.parse import parse_kernel
 
@@ -85,3 +86,38 @@ def test_rows_of_a_pooling_window_are_few_since_they_load_nothing_in_common():
     y = np.zeros((12, 12, 32), np.float32)
     run_kernel(tiled, {"x": x, "y": y})
     np.testing.assert_array_equal(y, x.reshape(12, 2, 12, 2, 32).max((1, 3)))
+
+
+DEPTHWISE = """kernel @depthwise(in x: f32[9,W+2,104], const w: f32[3,3,104], out y: f32[7,W,104]) {
+  for h in 0..7, v in 0..W, c in 0..104 {
+    var acc: f32 = 0.0
+    for i in 0..3, j in 0..3 {
+      acc += x[h + i, v + j, c] * w[i, j, c]
+    }
+    y[h, v, c] = acc
+  }
+}"""
+
+
+def test_a_depthwise_tile_is_as_narrow_as_its_columns_need():
+    """104 columns are 7 vectors, which are 7 panels of one, but would be 2 of four: every vector of its operand is
+    loaded for one product anyway, however wide the tile."""
+    tiled, panels = tile_kernel(parse_kernel(DEPTHWISE), LANES, REGISTERS, {"w"})
+    assert panels is None and tiles(tiled)[0] == (6, 16)
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 9, (9, 15, 104)).astype(np.float32)
+    w = rng.integers(-9, 9, (3, 3, 104)).astype(np.float32)
+    y = np.zeros((7, 13, 104), np.float32)
+    run_kernel(tiled, {"x": x, "w": w, "y": y})
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (0, 1))
+    np.testing.assert_array_equal(y, np.einsum("hvcij,ijc->hvc", windows, w))
+
+
+def test_a_depthwise_tile_of_whole_vectors_is_wide():
+    assert choose_tile(56, 144, LANES, REGISTERS, range(4, 0, -1), "weights") == Tile(8, 3, 48)
+
+
+def test_a_product_shares_vectors_between_rows():
+    """Loads are fewer the more both rows and vectors are; one row of vectors streams its weights."""
+    assert choose_tile(56, 256, LANES, REGISTERS, range(4, 0, -1)) == Tile(14, 2, 32)
+    assert choose_tile(1, 512, LANES, REGISTERS, range(8, 0, -1)) == Tile(1, 8, 128)
