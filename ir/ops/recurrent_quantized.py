@@ -106,12 +106,15 @@ class QuantizedLstmScan(Scan):
 
     def _levels(self, k: KernelBuilder, y_h: Output, d: Expr, step: Expr, lens: Tensor | None) -> tuple[Expr, Expr]:
         """The scale and zero point that fit the state of direction `d` of sequences that are not over at `step`."""
-        low, high = k.variable("low", 0, t.f32), k.variable("high", 0, t.f32)
-        with k.loop(n=y_h.shape[1]) as n:
-            seen = nullcontext() if lens is None else k.when(step <= cast(lens.at(n), t.i64))
-            with seen, k.loop(j=y_h.shape[2]) as j:
-                k.assign(low, y_h.at(d, n, j), "min")
-                k.assign(high, y_h.at(d, n, j), "max")
+        bounds = []
+        for name, function in (("low", "min"), ("high", "max")):
+            bound = k.variable(name, 0, t.f32)
+            with k.loop(n=y_h.shape[1]) as n:
+                seen = nullcontext() if lens is None else k.when(step <= cast(lens.at(n), t.i64))
+                with seen, k.loop(j=y_h.shape[2]) as j:
+                    k.assign(bound, y_h.at(d, n, j), function)
+            bounds.append(bound)
+        low, high = bounds
         scale = k.let("scale", select(high > low, (high - low) / 255.0, 1.0), t.f32)
         zero = k.let("zero", apply("round", apply("min", apply("max", -low / scale, 0), 255)), t.f32)
         return scale, zero

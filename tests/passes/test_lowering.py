@@ -17,7 +17,19 @@ from ir.op import OPS
 from ir.parse import parse_kernel
 from ir.types import tensor
 
-STEPS = ["legalize", "fuse", "lower", "simplify", "reuse", "share", "tile", "accumulate", "simplify", "memory"]
+STEPS = [
+    "legalize",
+    "fuse",
+    "lower",
+    "simplify",
+    "reuse",
+    "share",
+    "tile",
+    "unravel",
+    "accumulate",
+    "simplify",
+    "memory",
+]
 
 
 def arm(make: Callable[[Builder, list[Value]], list[Value]], *names: str) -> Graph:
