@@ -10,13 +10,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from compiler.passes.simplify import simplify
 from compiler.pipeline import kernel_pass
 from ir import types as t
-from ir.dims import Dim, Size, names, symbol
+from ir.dims import Dim, FloorDiv, Size, atoms, names, symbol
 from ir.element import Names, identity
 from ir.expr import Apply, Cast, Expr, Index, Load, Var, apply, transform, walk
-from ir.kernel import Assign, For, If, Kernel, Let, Local, Stmt, Store, Variable, map_blocks, walk_stmts
-from ir.schedule import substitute_var
+from ir.kernel import (
+    Assign,
+    For,
+    If,
+    Kernel,
+    Let,
+    Local,
+    Stmt,
+    Store,
+    Variable,
+    exprs_of,
+    map_blocks,
+    rename,
+    walk_stmts,
+)
+from ir.schedule import split, substitute_var
 from ir.types import TensorType
 
 _MOST_VECTORS = 4
@@ -53,7 +68,9 @@ def _block(block: tuple[Stmt, ...], taken: Names, lanes: int) -> tuple[Stmt, ...
     result: list[Stmt] = []
     for position, stmt in enumerate(block):
         before = block[position - 1] if position else None
-        reduction = _reduction_of(before, stmt) if isinstance(before, Variable) else None
+        reduction = None
+        if isinstance(before, Variable) and isinstance(stmt, For):
+            reduction = _reduction_of(before, stmt) or _reduction_of(before, _by_axis(stmt, taken))
         made = None if reduction is None else _in_vectors(reduction, taken, lanes)
         if made is not None:
             result += made
@@ -78,6 +95,24 @@ def _reduction_of(variable: Variable, stmt: Stmt) -> _Reduction | None:
         return None
     *outer, loop = nest
     return _Reduction(variable, update.function, tuple(outer), replace(loop, body=(update,)))
+
+
+def _by_axis(loop: For, taken: Names) -> For:
+    """A nest whose innermost loop runs along two axes that a reshape made one, as loops along each of them."""
+    if len(loop.body) == 1 and isinstance(loop.body[0], For):
+        return replace(loop, body=(_by_axis(loop.body[0], taken),))
+    found = [e.value for s in loop.body for e in walk(*exprs_of(s)) if isinstance(e, Index)]
+    for atom in (atom for size in found for atom in atoms(size)):
+        if not isinstance(atom, FloorDiv) or atom.num != symbol(loop.var) or not isinstance(atom.den, int):
+            continue
+        if isinstance(loop.extent, Expr) or loop.extent % atom.den != 0:
+            continue
+        outer, inner = taken.fresh(loop.var), taken.fresh(loop.var)
+        made = split(Kernel("axes", (), (loop,)), loop.var, atom.den, outer, inner)
+        (result,) = simplify.run(made).body
+        assert isinstance(result, For)
+        return result
+    return loop
 
 
 def _update_of(body: tuple[Stmt, ...]) -> Assign | None:
@@ -131,7 +166,7 @@ def _is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
 def _in_vectors(reduction: _Reduction, taken: Names, lanes: int) -> list[Stmt] | None:
     """The statements that take the place of a reduction's loops; None where there are too few elements."""
     dtype, extent = reduction.variable.init.dtype, reduction.extent
-    width = max(1, lanes * t.f32.itemsize // dtype.itemsize)
+    width = _width(extent, max(1, lanes * t.f32.itemsize // dtype.itemsize))
     count = min(_MOST_VECTORS, extent // width) if isinstance(extent, int) else _MOST_VECTORS
     if width == 1 or count == 0:
         return None
@@ -139,14 +174,35 @@ def _in_vectors(reduction: _Reduction, taken: Names, lanes: int) -> list[Stmt] |
     part, vector, lane = taken.fresh(f"{name}_part"), taken.fresh("v"), taken.fresh("lane")
     start = identity(reduction.function, dtype)
     fill = Store(part, (_at(symbol(vector)), _at(symbol(lane))), start)
-    result: list[Stmt] = [
-        Local(part, TensorType(dtype, (count, width))),
-        For(vector, count, (For(lane, width, (fill,), "vector"),), "unroll"),
-    ]
     stmts = _gathering(reduction, part, count, width, taken)
     for loop in reversed(reduction.outer):
         stmts = (replace(loop, body=stmts),)
-    return [*result, *stmts, *_combined(reduction, part, count, width, taken)]
+    made: list[Stmt] = [
+        Local(part, TensorType(dtype, (count, width))),
+        For(vector, count, (For(lane, width, (fill,), "vector"),), "unroll"),
+        *stmts,
+        *_combined(reduction, part, count, width, taken),
+    ]
+    if isinstance(extent, int):
+        return made
+    return [If(apply("ge", _at(extent), width), tuple(made), (_plain(reduction, taken),))]
+
+
+def _width(extent: Size, lanes: int) -> int:
+    """Lanes of the partial results: all that a vector has, or half of them where few elements make no whole vectors
+    but whole halves."""
+    is_few = isinstance(extent, int) and extent < _MOST_VECTORS * lanes
+    return lanes // 2 if is_few and lanes >= 8 and extent % lanes != 0 and extent % (lanes // 2) == 0 else lanes
+
+
+def _plain(reduction: _Reduction, taken: Names) -> Stmt:
+    """A copy of the loops as they were."""
+    stmt: Stmt = reduction.loop
+    for loop in reversed(reduction.outer):
+        stmt = replace(loop, body=(stmt,))
+    others = {loop.var: taken.fresh(loop.var) for loop in (*reduction.outer, reduction.loop)}
+    (copy,) = rename(Kernel("copy", (), (stmt,)), others).body
+    return copy
 
 
 def _gathering(reduction: _Reduction, part: str, count: int, width: int, taken: Names) -> tuple[Stmt, ...]:
@@ -167,26 +223,23 @@ def _gathering(reduction: _Reduction, part: str, count: int, width: int, taken: 
         add = Store(part, (_at(0), _at(symbol(lane))), _value_at(update, var, place), reduction.function)
         result.append(For(block, vectors - blocks * count, (For(lane, width, (add,), "vector"),)))
     if extent - vectors * width != 0:
-        rest = taken.fresh(f"{var}_rest")
-        body = (replace(update, value=_value_at(update, var, vectors * width + symbol(rest))),)
-        single = For(rest, extent - vectors * width, body)
-        result.append(_rest_by_vector(reduction, part, width, taken, single))
+        result.append(_rest(reduction, part, width, vectors, taken))
     return tuple(result)
 
 
-def _rest_by_vector(reduction: _Reduction, part: str, width: int, taken: Names, single: For) -> Stmt:
-    """What gathers the elements behind the last whole vector, which `single` does one by one: where taking an element
-    twice is the same as taking it once, a vector that ends with the last one."""
-    if reduction.function not in ("max", "min"):
-        return single
+def _rest(reduction: _Reduction, part: str, width: int, vectors: Size, taken: Names) -> Stmt:
+    """What gathers the elements behind the last of the whole vectors: one by one, or where taking an element twice is
+    the same as taking it once, by a vector that ends with the last one."""
+    var, extent = reduction.loop.var, reduction.extent
     (update,) = reduction.loop.body
     assert isinstance(update, Assign)
-    lane = taken.fresh("lane")
-    value = _value_at(update, reduction.loop.var, reduction.extent - width + symbol(lane))
-    loop = For(lane, width, (Store(part, (_at(0), _at(symbol(lane))), value, reduction.function),), "vector")
-    if isinstance(reduction.extent, int):
-        return loop
-    return If(apply("ge", _at(reduction.extent), width), (loop,), (single,))
+    if reduction.function in ("max", "min"):
+        lane = taken.fresh("lane")
+        value = _value_at(update, var, extent - width + symbol(lane))
+        return For(lane, width, (Store(part, (_at(0), _at(symbol(lane))), value, reduction.function),), "vector")
+    rest = taken.fresh(f"{var}_rest")
+    body = (replace(update, value=_value_at(update, var, vectors * width + symbol(rest))),)
+    return For(rest, extent - vectors * width, body)
 
 
 def _value_at(update: Assign, var: str, place: Size) -> Expr:

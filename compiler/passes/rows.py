@@ -37,6 +37,8 @@ from ir.types import TensorType
 _CHEAP = 6
 """Arithmetic for one element that is rather repeated than stored and read again."""
 _LOCAL_BYTES = 16384
+_PARALLEL = 2
+"""Loops over rows that threads share: their numbers are found by divisions."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,8 @@ def joined(name: str, calls: Sequence[Call], rows: int, internal: set[str]) -> t
         members.append(Member(form, call.args[-1], kernel.params[-1].type, rows))
     row = _Row(naming, members, internal)
     body = row.body()
-    for loop in reversed(members[0].form.loops[:rows]):
-        body = (replace(loop, body=body, mark="parallel"),)
+    for number, loop in reversed(list(enumerate(members[0].form.loops[:rows]))):
+        body = (replace(loop, body=body, mark="parallel" if number < _PARALLEL else ""),)
     kernel = Kernel(name, (), body)
     used = {e.buffer for s in walk_stmts(body) for e in walk(*exprs_of(s)) if isinstance(e, Load)}
     used |= {s.buffer for s in walk_stmts(body) if isinstance(s, Store)}
