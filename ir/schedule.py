@@ -323,6 +323,33 @@ def loop_extents(kernel: Kernel) -> dict[str, Size]:
     return {s.var: s.extent for s in walk_stmts(kernel.body) if isinstance(s, For) and not isinstance(s.extent, Expr)}
 
 
+def only_update(body: tuple[Stmt, ...]) -> Assign | None:
+    """The only assignment of a block, with the names that stand before it put in; None for any other block."""
+    if not body or not isinstance(body[-1], Assign) or not all(isinstance(s, Let) for s in body[:-1]):
+        return None
+    values: dict[str, Expr] = {}
+
+    def one(expr: Expr) -> Expr | None:
+        return values.get(expr.name) if isinstance(expr, Var) else None
+
+    for stmt in body[:-1]:
+        assert isinstance(stmt, Let)
+        values[stmt.name] = transform(stmt.value, one)
+    return replace(body[-1], value=transform(body[-1].value, one))
+
+
+def unname(kernel: Kernel) -> Kernel:
+    """Puts loads that have names in their place, in loops of nothing but such names and one assignment. They are named
+    again where vectors are written."""
+
+    def stmt(s: Stmt) -> Stmt:
+        has_loads = isinstance(s, For) and all(isinstance(x.value, Load) for x in s.body if isinstance(x, Let))
+        update = only_update(s.body) if isinstance(s, For) and has_loads else None
+        return replace(s, body=(update,)) if isinstance(s, For) and update is not None else s
+
+    return replace(kernel, body=map_stmts(kernel.body, stmt))
+
+
 def choose(condition: Expr, fast: Kernel, plain: Kernel) -> Kernel:
     """A kernel that does as `fast` where the condition on its sizes holds, else as `plain`. Their parameters are equal.
 

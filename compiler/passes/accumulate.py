@@ -15,7 +15,7 @@ from compiler.pipeline import kernel_pass
 from ir import types as t
 from ir.dims import Dim, FloorDiv, Size, atoms, names, symbol
 from ir.element import Names, identity
-from ir.expr import Apply, Cast, Expr, Index, Load, Var, apply, transform, walk
+from ir.expr import Apply, Cast, Expr, Index, Load, Var, apply, walk
 from ir.kernel import (
     Assign,
     For,
@@ -31,7 +31,7 @@ from ir.kernel import (
     rename,
     walk_stmts,
 )
-from ir.schedule import split, substitute_var
+from ir.schedule import only_update, split, substitute_var
 from ir.types import TensorType
 
 _MOST_VECTORS = 4
@@ -88,7 +88,7 @@ def _reduction_of(variable: Variable, stmt: Stmt) -> _Reduction | None:
             return None
         nest.append(body[0])
         body = body[0].body
-    update = _update_of(body)
+    update = only_update(body)
     if not nest or update is None or update.name != variable.name or update.function not in _FUNCTIONS:
         return None
     if variable.init.dtype not in _ELEMENTS or not _is_by_lane(update.value, nest[-1].var, variable.name):
@@ -113,24 +113,6 @@ def _by_axis(loop: For, taken: Names) -> For:
         assert isinstance(result, For)
         return result
     return loop
-
-
-def _update_of(body: tuple[Stmt, ...]) -> Assign | None:
-    """The only assignment of a block, with the names that stand before it put in; None for any other block."""
-    if not body or not isinstance(body[-1], Assign) or not all(isinstance(s, Let) for s in body[:-1]):
-        return None
-    values: dict[str, Expr] = {}
-
-    def one(expr: Expr) -> Expr | None:
-        return values.get(expr.name) if isinstance(expr, Var) else None
-
-    for stmt in body:
-        assert isinstance(stmt, (Let, Assign))
-        value = transform(stmt.value, one)
-        if isinstance(stmt, Assign):
-            return replace(stmt, value=value)
-        values[stmt.name] = value
-    return None
 
 
 def _is_by_lane(value: Expr, var: str, accumulator: str) -> bool:

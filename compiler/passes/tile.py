@@ -48,6 +48,7 @@ from ir.schedule import (
     substitute_var,
     unflatten,
     unmark,
+    unname,
 )
 from ir.types import DType, TensorType
 
@@ -154,7 +155,7 @@ def _drop_unused_weights(program: Program) -> None:
 
 def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) -> tuple[Kernel, Panels | None]:
     """The tiled kernel and what to pack; the kernel itself where nothing applies."""
-    whole, kernel = kernel, split_phases(split_groups(kernel, packable))
+    whole, kernel = kernel, split_phases(split_groups(unname(kernel), packable))
     nest = find_nest(kernel, packable)
     if nest is None:
         return _tile_inside(whole, lanes, registers, packable)

@@ -104,6 +104,33 @@ def test_nan_reaches_the_result(body: str, start: str, place: int):
     assert np.isfinite(found[0]) and np.isnan(found[1])
 
 
+def test_axes_that_a_reshape_made_one_are_gone_through_in_turn():
+    text = """kernel @all(in x: f32[N,4,20], out y: f32[]) {
+      var acc: f32 = 0.0
+      for n in 0..N, k in 0..80 {
+        acc += x[n, k//20, k%20]
+      }
+      y[] = acc
+    }"""
+    plain = parse_kernel(text)
+    kernel = made(plain)
+    assert any(s.mark == "vector" for s in walk_stmts(kernel.body) if isinstance(s, For))
+    x = RNG.integers(-99, 99, (3, 4, 20)).astype(np.float32)
+    results = [np.zeros((), np.float32) for _ in range(2)]
+    for k, y in zip((plain, kernel), results):
+        run_kernel(k, {"x": x, "y": y}, {"N": 3})
+    assert results[0] == results[1] == x.sum()
+
+
+@pytest.mark.parametrize(
+    "extent, shapes",
+    [(20, [(4, 4), (4,)]), (24, [(3, 8), (8,)]), (9, [(1, 8), (8,)]), (12, [(3, 4), (4,)]), (80, [(4, 8), (8,)])],
+)
+def test_few_elements_take_narrower_vectors_where_those_come_out_even(extent: int, shapes: list[tuple[int, ...]]):
+    kernel = made(rows(extent, "acc += x[n, k]"))
+    assert [s.type.shape for s in walk_stmts(kernel.body) if isinstance(s, Local)] == shapes
+
+
 def reductions(b: Builder, x: Value, i: Value, u: Value) -> dict[str, Value]:
     """Reductions along the last axis, some of which look at more than the element."""
     last: dict[str, Any] = {"axes": (-1,), "keepdims": False}

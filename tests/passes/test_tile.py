@@ -121,3 +121,19 @@ def test_a_product_shares_vectors_between_rows():
     """Loads are fewer the more both rows and vectors are; one row of vectors streams its weights."""
     assert choose_tile(56, 256, LANES, REGISTERS, range(4, 0, -1)) == Tile(14, 2, 32)
     assert choose_tile(1, 512, LANES, REGISTERS, range(8, 0, -1)) == Tile(1, 8, 128)
+
+
+def test_a_load_with_a_name_is_tiled_as_one_without():
+    named = """kernel @squares(in x: f32[24,32], out y: f32[32]) {
+      for c in 0..32 {
+        var acc: f32 = 0.0
+        for k in 0..24 {
+          let t: f32 = x[k, c]
+          acc += t * t
+        }
+        y[c] = acc
+      }
+    }"""
+    plain = named.replace("let t: f32 = x[k, c]", "").replace("t * t", "x[k, c] * x[k, c]")
+    (tiled, _), (wanted, _) = (tile_kernel(parse_kernel(text), LANES, REGISTERS, set()) for text in (named, plain))
+    assert tiles(tiled) == [(32,)] and tiled == wanted
