@@ -7,6 +7,9 @@ are converted to bf16, which rounds, and back, which is exact, and fusion makes 
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from compiler.passes.fold import deferred
 from compiler.pipeline import graph_pass
 from ir import types as t
@@ -14,8 +17,8 @@ from ir.build import Builder
 from ir.dims import bounded
 from ir.graph import Graph, Node, Value
 from ir.kernel import dot_length
-from ir.op import OPS
-from ir.rewrite import for_each_graph, remove_dead
+from ir.op import OPS, Op
+from ir.rewrite import for_each_graph, remove_dead, take_place
 
 _CONTRACTIONS = ("matmul", "conv_channels_last", "conv_transpose_channels_last")
 _MOVES = ("pad", "reshape", "transpose", "slice", "expand")
@@ -34,6 +37,8 @@ def narrow(graph: Graph) -> None:
 
 def _narrow_all(graph: Graph) -> None:
     with bounded(graph.bounds):
+        for node in list(graph.nodes("conv_channels_last")):
+            _pair_taps(graph, node)
         chosen = {node: None for name in _CONTRACTIONS for node in graph.nodes(name) if pays(node) is True}
     rounded: dict[Value, Value] = {}
     for node in [node for node in graph.nodes() if node in chosen]:
@@ -65,14 +70,41 @@ def pays(node: Node) -> bool | str:
     *taps, inner, outer = (int(size) for size in w.shape)
     if inner % dot_length(t.bf16):
         return f"sums over {inner} channels are not made of pairs"
-    window = 1
-    for size in taps if node.op.name != "matmul" else ():
-        window *= size
+    window = 1 if node.op.name == "matmul" else math.prod(taps)
     if inner * window < _LEAST_SUM or outer // groups < _LEAST_COLUMNS:
         return f"sums of {inner * window} products for {outer // groups} columns are too small"
     if not _only_user(x) and outer // groups * window < _LEAST_USES:
         return "rounding the other operand would cost more than it gains"
     return True
+
+
+def _pair_taps(graph: Graph, node: Node) -> None:
+    """Sees a convolution whose channels are taps of its last axis, one after the other, as one of two channels."""
+    x, w, *rest = node.inputs
+    op: Any = node.op
+    assert x is not None and w is not None
+    width, outputs = x.shape[-2], node.output.shape[-2]
+    is_run = w.blob is not None and w.tensor.is_static and x.shape[-1] == w.shape[-2] == 1 and w.rank >= 3
+    if not is_run or x.dtype != t.f32 or op.dilation[-1] != 1 or op.stride[-1] % 2 or any(op.pad) or op.groups != 1:
+        return
+    *others, taps, _, outer = (int(size) for size in w.shape)
+    pairs = (taps + 1) // 2
+    if math.prod(others) * taps < _LEAST_SUM or outer < _LEAST_COLUMNS or not isinstance(width, int):
+        return
+    missing = max(0, (outputs - 1) * op.stride[-1] + 2 * pairs - width)
+    missing += (width + missing) % 2
+    b = Builder(graph, before=node, sources=node.sources)
+    front = (0,) * len(others)
+    if missing:
+        x = b.pad(x, before=(0,) * x.rank, after=(*[0] * (x.rank - 2), missing, 0))
+    x = b.reshape(x, shape=(*x.shape[:-2], x.shape[-2] // 2, 2))
+    if taps % 2:
+        w = _constant(b, OPS["pad"](before=(0,) * w.rank, after=(*front, 1, 0, 0)), w, f"{w.name}.even")  # type: ignore[call-arg]
+    w = _constant(b, OPS["reshape"](shape=(*others, pairs, 2, outer)), w, f"{w.name}.pairs")  # type: ignore[call-arg]
+    stride = (*op.stride[:-1], op.stride[-1] // 2)
+    y = b.conv_channels_last(x, w, *rest, stride=stride, pad=op.pad, dilation=op.dilation)
+    take_place(graph, node.output, y)
+    remove_dead(graph, node)
 
 
 def reads_narrow(node: Node) -> bool:
@@ -125,15 +157,20 @@ def _after(graph: Graph, value: Value) -> Builder:
 
 
 def _rounded_weights(graph: Graph, w: Value, node: Node, rounded: dict[Value, Value]) -> Value:
-    """The weights in bf16: computed when they are emitted, however large."""
+    """The weights in bf16."""
     if w not in rounded:
         b = Builder(graph, before=node, sources=node.sources)
-        op = OPS["cast"](to=t.bf16)  # type: ignore[call-arg]
-        made = b.apply(op, w)
-        assert w.blob is not None
-        rounded[w] = b.const(deferred(op, [w.blob], made, 0, 1), name=f"{w.name}.bf16")
-        graph.remove(made.node)
+        rounded[w] = _constant(b, OPS["cast"](to=t.bf16), w, f"{w.name}.bf16")  # type: ignore[call-arg]
     return rounded[w]
+
+
+def _constant(b: Builder, op: Op, w: Value, name: str) -> Value:
+    """What an op makes of weights, as weights: computed when they are emitted, however large."""
+    made = b.apply(op, w)
+    assert w.blob is not None
+    blob = deferred(op, [w.blob], made, 0, 1)
+    b.graph.remove(made.node)
+    return b.const(blob, name=name)
 
 
 __all__ = ["is_exact_cast", "narrow", "pays", "reads_narrow"]

@@ -28,7 +28,7 @@ ROUNDED = 3e-6
 NARROW = 2**-8
 """Of the largest result, beside unrounded operands: each of two errs by 2^-9 of itself at most, and errors of random
 signs add up as the terms do. So do those of two products, one after the other."""
-GRAPH_PASSES = ["fold", "canonicalize", "layout", "fold", "cse", "dce", "narrow", "fuse"]
+GRAPH_PASSES = ["fold", "canonicalize", "layout", "fold", "widen", "fold", "cse", "dce", "narrow", "fuse"]
 
 
 def weights(*shape: int) -> np.ndarray:
@@ -76,6 +76,10 @@ def transposed(b: Builder, x: Value) -> Value:
     return b.conv_transpose(x, b.const(weights(16, 24, 3, 3)), **more)
 
 
+def few_channels(b: Builder, x: Value) -> Value:
+    return b.conv(x, b.const(kernels(32, 3, 7, 7)), b.const(weights(32)), **window(stride=(2, 2), pad=(3, 2, 3, 2)))
+
+
 IMAGE = tensor("f32", 1, 16, 9, 10)
 CASES = [
     pytest.param(tensor("f32", 13, 32), two_products, 2, id="products"),
@@ -84,6 +88,7 @@ CASES = [
     pytest.param(tensor("f32", 5, 64), residual, 2, id="residual"),
     pytest.param(tensor("f32", 1, 3, 6, 32), two_products, 2, id="batched rows"),
     pytest.param(IMAGE, convolutions, 2, id="convolutions"),
+    pytest.param(tensor("f32", 2, 3, 18, 21), few_channels, 1, id="few channels"),
     pytest.param(IMAGE, grouped, 1, id="groups"),
     pytest.param(IMAGE, transposed, 1, id="transposed"),
     pytest.param(tensor("f32", 2, 16, 11), lambda b, x: b.conv(
