@@ -31,7 +31,7 @@ from ir.kernel import (
 )
 from ir.types import TensorType
 
-SUFFIXES = ("_t", "_z", "_e", "_p")
+SUFFIXES = ("_t", "_z", "_e", "_p", "_c")
 """What the names of loops and locals end in that are copies of others: no size of a kernel may end so."""
 
 
@@ -105,7 +105,7 @@ def split(kernel: Kernel, loop: str, factor: int, outer: str, inner: str, tail: 
         raise ScheduleError(f"unknown tail {tail!r}")
     body = substitute_var(found.body, loop, o * factor + i)
     rest = f"{loop}_t"
-    tail_body = _renamed_locals(substitute_var(found.body, loop, extent // factor * factor + symbol(rest)), "_t")
+    tail_body = renamed_locals(substitute_var(found.body, loop, extent // factor * factor + symbol(rest)), "_t")
     remainder = extent - extent // factor * factor
     main = For(outer, extent // factor, (For(inner, factor, body),), found.mark)
     if remainder == 0:
@@ -113,7 +113,7 @@ def split(kernel: Kernel, loop: str, factor: int, outer: str, inner: str, tail: 
     return _replace_loop(kernel, loop, lambda _: (main, For(rest, remainder, tail_body)))
 
 
-def _renamed_locals(block: tuple[Stmt, ...], suffix: str) -> tuple[Stmt, ...]:
+def renamed_locals(block: tuple[Stmt, ...], suffix: str) -> tuple[Stmt, ...]:
     """A copy of `block` whose own names get a suffix, so that names stay unique in the kernel."""
     mapping: dict[str, str] = {}
     for s in walk_stmts(block):
@@ -156,7 +156,7 @@ def reorder(kernel: Kernel, order: Sequence[str]) -> Kernel:
 def mark(kernel: Kernel, loop: str, how: Mark) -> Kernel:
     """Marks a loop as "parallel", "vector", "unroll" or "dot" (or as nothing)."""
     found = find_loop(kernel, loop)
-    if how in ("vector", "unroll", "dot") and not isinstance(found.extent, int):
+    if how in ("unroll", "dot") and not isinstance(found.extent, int):
         raise ScheduleError(f"{loop} has no fixed extent, so it cannot be marked {how}")
     return _replace_loop(kernel, loop, lambda s: replace(s, mark=how))
 
@@ -218,7 +218,7 @@ def stage(kernel: Kernel, variable: str, loops: Sequence[str], local: str | None
         for f in reversed(nest):
             stmts = (For(f.var, f.extent, stmts, f.mark),)
         if suffix:
-            return _renamed_locals(stmts, suffix)
+            return renamed_locals(stmts, suffix)
         return stmts
 
     def to_local(expr: Expr) -> Expr | None:
@@ -360,5 +360,5 @@ def choose(condition: Expr, fast: Kernel, plain: Kernel) -> Kernel:
     a, b = fast.body[0], plain.body[0]
     is_one = len(fast.body) == len(plain.body) == 1
     if is_one and isinstance(a, For) and isinstance(b, For) and (a.var, a.extent, a.mark) == (b.var, b.extent, b.mark):
-        return replace(fast, body=(replace(a, body=(If(condition, a.body, _renamed_locals(b.body, "_p")),)),))
-    return replace(fast, body=(If(condition, fast.body, _renamed_locals(plain.body, "_p")),))
+        return replace(fast, body=(replace(a, body=(If(condition, a.body, renamed_locals(b.body, "_p")),)),))
+    return replace(fast, body=(If(condition, fast.body, renamed_locals(plain.body, "_p")),))

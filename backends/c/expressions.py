@@ -172,7 +172,7 @@ class Expressions:
         )
 
     def _declare(self, expr: Expr, text: Text, scope: Scope) -> Text:
-        name = self.identifiers.fresh(_hint(expr))
+        name = self.identifiers.fresh(hint(expr))
         scope.writer.line(f"const {value_type(expr.dtype)} {name} = {text.text};")
         return Text(name)
 
@@ -245,7 +245,7 @@ class Expressions:
             writers.append(writer)
         if not any(writer.lines for writer in writers):
             return function_text("select", whole.dtype, [condition, *texts])
-        name = self.identifiers.fresh(_hint(whole))
+        name = self.identifiers.fresh(hint(whole))
         out = scope.writer
         out.line(f"{value_type(whole.dtype)} {name};")
         out.line(f"if ({condition.text}) {{")
@@ -272,7 +272,7 @@ class Expressions:
         condition = Text(" && ".join(checks), COMPARISON)
         if not writer.lines:
             return function_text("select", load.dtype, [condition, value, outside])
-        name = self.identifiers.fresh(_hint(load))
+        name = self.identifiers.fresh(hint(load))
         scope.writer.line(f"{value_type(load.dtype)} {name};")
         scope.writer.line(f"if ({condition.text}) {{")
         scope.writer.line(f"  {name} = {value.text};")
@@ -436,7 +436,7 @@ def _has_load(expr: Expr) -> bool:
     return any(isinstance(part, Load) for part in walk(expr))
 
 
-def _hint(expr: Expr) -> str:
+def hint(expr: Expr) -> str:
     match expr:
         case Load():
             return f"{expr.buffer}_value"

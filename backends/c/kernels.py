@@ -28,9 +28,9 @@ class Function:
     """The C function of a kernel. `buffers` and `sizes` are the names of the kernel that it takes, in order.
 
     `range` is the number of iterations that may be divided among threads, None for a serial kernel. `vectors` are the
-    vector types it needs: element and lanes. With `checks_indices` it also takes `int *invalid_index`, after the sizes,
-    which it sets to 1 where an index from data lies outside its tensor. `work` is about how many scalar statements the
-    whole range executes.
+    vector types it needs: element and lanes; `macros` declare the functions of vectors that it calls. With
+    `checks_indices` it also takes `int *invalid_index`, after the sizes, which it sets to 1 where an index from data
+    lies outside its tensor. `work` is about how many scalar statements the whole range executes.
     """
 
     kernel: Kernel
@@ -41,6 +41,7 @@ class Function:
     declaration: str
     definition: str
     vectors: tuple[tuple[DType, int], ...] = ()
+    macros: tuple[str, ...] = ()
     checks_indices: bool = False
     work: Size = 0
 
@@ -102,6 +103,7 @@ def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
         "\n".join(head) + ";",
         definition,
         tuple(vectors.types),
+        tuple(vectors.macros),
         values.checks_indices,
         _work(kernel.body, frozenset(kernel.sizes)),
     )
@@ -248,10 +250,13 @@ def header(functions: list[Function]) -> str:
     out.line("#define MODEL_KERNELS_H")
     out.line()
     types = {pair for function in functions for pair in function.vectors}
-    out.line(f'#include "{"sesame_vector.h" if types else "sesame_scalar.h"}"')
+    macros = {macro for function in functions for macro in function.macros}
+    has_math = any(macro.startswith("SESAME_VECTOR_MATH") for macro in macros)
+    included = "sesame_vector_math.h" if has_math else "sesame_vector.h" if types else "sesame_scalar.h"
+    out.line(f'#include "{included}"')
     out.line()
     if types:
-        out.extend([*type_lines(types), ""])
+        out.extend([*type_lines(types), *sorted(macros), ""])
     for function in functions:
         out.extend(function.declaration.split("\n"))
     out.line()

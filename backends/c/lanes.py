@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from ir import types as t
 from ir.dims import Dim, Name, Size, names, substitute, symbol, terms
-from ir.expr import Apply, Cast, Expr, Index, Load, transform, walk
-from ir.kernel import DOT_OPERANDS, For, Store, dot_length, exprs_of
+from ir.expr import Apply, Cast, Const, Expr, Index, Load, Var, children, transform, walk
+from ir.kernel import DOT_OPERANDS, For, Let, Stmt, Store, dot_length, exprs_of, map_exprs, walk_stmts
+from ir.types import DType
+
+MATH = ("exp", "log", "tanh", "sigmoid", "erf", "sqrt", "abs", "floor", "ceil", "round", "trunc")
+"""Functions of f32 that vectors have, under these names."""
+ELEMENTS = (t.f32, t.f64, t.i8, t.i16, t.i32, t.i64, t.u8, t.u16, t.u32, t.u64)
+COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+_WHOLE = ("round", "floor", "ceil", "trunc")
 
 
 def factors_of(value: Expr, var: str) -> tuple[Load, Load]:
@@ -95,3 +104,129 @@ def _is_beyond(read: tuple[Expr, ...], stored: tuple[Expr, ...], extent: Size | 
         return False
     distance = read[-1].value - stored[-1].value
     return isinstance(distance, int) and isinstance(extent, int) and distance >= extent
+
+
+class VectorCheck:
+    """Whether the values of a vector loop can be computed for many of its iterations at once. `is_data` says which
+    indices need a check, which is made for one element at a time, and `is_safe` what may be computed needlessly."""
+
+    def __init__(self, loop: For, is_data: Callable[[Expr], bool], is_safe: Callable[[Expr], bool]) -> None:
+        self.var = loop.var
+        self.is_data = is_data
+        self.is_safe = is_safe
+        self._sure = _sure_loads(loop)
+        self._known: dict[Expr, bool] = {}
+
+    def value(self, expr: Expr) -> bool:
+        """Whether there is vector code for a value: it is the same in all lanes, or made of what vectors can do."""
+        if expr not in self._known:
+            self._known[expr] = not depends(expr, self.var) or self._differs(expr)
+        return self._known[expr]
+
+    def _differs(self, expr: Expr) -> bool:
+        if expr.dtype not in ELEMENTS:
+            return False
+        match expr:
+            case Load(index=index, outside=None):
+                return is_contiguous(index, self.var) and not any(map(self.is_data, index))
+            case Apply(function="select", args=(condition, *sides)):
+                able = self._condition(condition, expr.dtype) and all(map(self.value, sides))
+                return able and all(map(self._may_run, sides))
+            case Apply(function=function, args=args):
+                known = function in ("add", "sub", "mul", "neg", "max", "min")
+                known = known or (function == "div" and expr.dtype.is_float)
+                return (known or (function in MATH and expr.dtype == t.f32)) and all(map(self.value, args))
+            case Cast(value=value):
+                whole = value.dtype.is_integer or expr.dtype.is_float or is_narrowing(expr)
+                return whole and value.dtype in ELEMENTS and self.value(value)
+        return False
+
+    def _may_run(self, expr: Expr) -> bool:
+        """Whether a side of a choice may be computed for all lanes."""
+        return self._sure.issuperset(e for e in walk(expr) if isinstance(e, Load)) or self.is_safe(expr)
+
+    def _condition(self, expr: Expr, dtype: DType) -> bool:
+        """Whether a condition is one bool for all lanes, or made of comparisons of values as wide as `dtype`."""
+        if not depends(expr, self.var):
+            return True
+        match expr:
+            case Apply(function="and" | "or" | "not", args=args):
+                return all(depends(arg, self.var) and self._condition(arg, dtype) for arg in args)
+            case Apply(function=function, args=args) if function in COMPARE or function == "isnan":
+                fits = all(arg.dtype in ELEMENTS and arg.dtype.itemsize == dtype.itemsize for arg in args)
+                return fits and all(map(self.value, args))
+        return False
+
+
+def _sure_loads(loop: For) -> set[Load]:
+    """The loads of a loop that happen whatever is chosen."""
+    stack = [expr for stmt in walk_stmts(loop.body) for expr in exprs_of(stmt)]
+    found: set[Load] = set()
+    seen: set[Expr] = set()
+    while stack:
+        expr = stack.pop()
+        if expr in seen:
+            continue
+        seen.add(expr)
+        if isinstance(expr, Load) and expr.outside is None:
+            found.add(expr)
+        is_choice = isinstance(expr, Apply) and expr.function == "select"
+        stack.extend(children(expr)[:1] if is_choice or isinstance(expr, Load) else children(expr))
+    return found
+
+
+def is_narrowing(cast: Cast) -> bool:
+    """Whether an f32 becomes an integer of 8 or 16 bits."""
+    return cast.value.dtype == t.f32 and cast.dtype in (t.i8, t.u8, t.i16, t.u16)
+
+
+def limits(dtype: DType) -> tuple[int, int]:
+    """The least and the greatest integer of a type."""
+    low = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
+    return low, (1 << (dtype.bits - dtype.is_signed)) - 1
+
+
+def is_clamped(expr: Expr, dtype: DType) -> bool:
+    """Whether a float is a maximum and minimum with bounds within the range of an integer type: inside it, or NaN."""
+    low, high = limits(dtype)
+    found: dict[str, bool] = {}
+    while isinstance(expr, Apply) and expr.function in ("min", "max"):
+        bound = next((arg for arg in expr.args if isinstance(arg, Const)), None)
+        if bound is None:
+            break
+        found.setdefault(expr.function, low <= bound.value <= high)  # type: ignore[operator]
+        expr = expr.args[0] if expr.args[1] is bound else expr.args[1]
+    return found == {"min": True, "max": True}
+
+
+def is_whole(expr: Expr) -> bool:
+    """Whether a float is an integer, infinite or NaN."""
+    match expr:
+        case Const(value=value):
+            return float(value).is_integer()  # type: ignore[arg-type]
+        case Cast(value=value):
+            return value.dtype.is_integer or is_whole(value)
+        case Apply(function="add" | "sub" | "mul" | "neg" | "min" | "max", args=args):
+            return all(map(is_whole, args))
+        case Apply(function=function):
+            return function in _WHOLE
+    return False
+
+
+def inlined(loop: For) -> For:
+    """A loop without lets: what they name stands where it is used."""
+    if not any(isinstance(stmt, Let) for stmt in loop.body):
+        return loop
+    known: dict[str, Expr] = {}
+
+    def one(expr: Expr) -> Expr | None:
+        return known.get(expr.name) if isinstance(expr, Var) else None
+
+    body: list[Stmt] = []
+    for stmt in loop.body:
+        stmt = map_exprs(stmt, lambda e: transform(e, one))
+        if isinstance(stmt, Let):
+            known[stmt.name] = stmt.value
+        else:
+            body.append(stmt)
+    return replace(loop, body=tuple(body))

@@ -25,7 +25,9 @@ from ir.dims import Limits, Size, Undecided, dim_text, greatest, names, substitu
 from ir.program import Program
 
 RUNTIME = Path(__file__).parent / "runtime"
-_RUNTIME_FILES = ("sesame_math.h", "sesame_scalar.h", "sesame_vector.h", "sesame_pool.h", "sesame_pool.c")
+_RUNTIME_FILES = (
+    "sesame_math.h", "sesame_scalar.h", "sesame_vector.h", "sesame_vector_math.h", "sesame_pool.h", "sesame_pool.c",
+)  # fmt: skip
 _KERNELS_PER_FILE = 40
 _LINES_PER_FILE = 4000
 _LEAST_FILES = 4

@@ -6,13 +6,13 @@ Nothing here decides what runs in parallel or how a kernel is called.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from backends.c.expressions import Expressions, Place, Scope
 from backends.c.names import Writer
 from backends.c.scalars import storage_type, stored, value_type
 from backends.c.sizes import plain_text
-from backends.c.vectors import Vectors
+from backends.c.vectors import Vectors, is_repeatable
 from ir import types as t
 from ir.expr import Apply, Expr, Load, Var, walk
 from ir.kernel import Assign, For, If, Let, Local, Stmt, Store, Variable, While, exprs_of, walk_stmts
@@ -30,17 +30,20 @@ class Statements:
         self.types: dict[str, t.DType] = {}
         self._dead: set[str] = set()
 
-    def block(self, body: tuple[Stmt, ...]) -> None:
-        """Writes the statements of a block in order."""
+    def block(self, body: tuple[Stmt, ...], registers: tuple[str, ...] = ()) -> None:
+        """Writes the statements of a block in order. `registers` are tiles from outside that have no array yet."""
         places, tiles = dict(self.values.places), dict(self.vectors.tiles)
-        own: list[str] = []
+        own = list(registers)
         filled: Stmt | None = None
         for i, stmt in enumerate(body):
             if stmt is filled:
                 continue
-            for name in own:
-                if self.vectors.reads_elements(name, stmt):
-                    self._spill(name)
+            read = tuple(name for name in own if self.vectors.reads_elements(name, stmt))
+            if isinstance(stmt, If) and not any(self._reads(stmt.condition, name) for name in read):
+                self._if(stmt, read)
+                continue
+            for name in read:
+                self._spill(name)
             if isinstance(stmt, Local) and (tile := self.vectors.plan(stmt, body[i + 1 :])):
                 filled = self.vectors.declare(stmt.name, tile, body[i + 1 : i + 2], self.out)
                 own.append(stmt.name)
@@ -50,6 +53,11 @@ class Statements:
                 continue
             self.statement(stmt)
         self.values.places, self.vectors.tiles = places, tiles
+        for name in registers:
+            tiles[name].array = None
+
+    def _reads(self, expr: Expr, name: str) -> bool:
+        return any(isinstance(part, Load) and part.buffer == name for part in walk(expr))
 
     def _spill(self, name: str) -> None:
         """Puts the registers of a tile into an array, for the statement that follows."""
@@ -126,18 +134,18 @@ class Statements:
         guard = f"if ({' && '.join(checks)}) " if checks else ""
         self.out.line(f"{guard}{target} {operator} {stored(dtype, text)};")
 
-    def _if(self, stmt: If) -> None:
+    def _if(self, stmt: If, registers: tuple[str, ...] = ()) -> None:
         condition = self.values.value(stmt.condition, self._scope(stmt.condition))
         self.out.line(f"if ({condition.text}) {{")
-        self._indented(stmt.then)
+        self._indented(stmt.then, registers)
         if stmt.orelse:
             self.out.line("} else {")
-            self._indented(stmt.orelse)
+            self._indented(stmt.orelse, registers)
         self.out.line("}")
 
-    def _indented(self, body: tuple[Stmt, ...]) -> None:
+    def _indented(self, body: tuple[Stmt, ...], registers: tuple[str, ...]) -> None:
         self.out.depth += 1
-        self.block(body)
+        self.block(body, registers)
         self.out.depth -= 1
 
     def _while(self, stmt: While) -> None:
@@ -160,6 +168,10 @@ class Statements:
                 with self.out.block(""):
                     self.block(body)
             return
+        lanes = self.vectors.chunk_lanes(stmt)
+        if lanes and not (isinstance(stmt.extent, int) and stmt.extent < lanes):
+            self._chunks(stmt, lanes)
+            return
         if stmt.mark == "unroll" and isinstance(stmt.extent, int) and 1 < stmt.extent <= _UNROLL_AT_MOST:
             self.out.line(f"SESAME_UNROLL({stmt.extent})")
         elif stmt.mark == "vector":
@@ -167,19 +179,50 @@ class Statements:
         with self.loop(stmt):
             self.block(stmt.body)
 
+    def _chunks(self, stmt: For, lanes: int) -> None:
+        """A vector loop as a loop over chunks. What is left at the end goes into one more chunk that repeats some of
+        the one before, or is done one by one where that would not give the same."""
+        assert not isinstance(stmt.extent, Expr)
+        extent = plain_text(stmt.extent, self.values.spell)
+        name = self.values.identifiers.of(stmt.var)
+        is_even = stmt.extent % lanes == 0
+        if not is_even and not is_repeatable(stmt):
+            head = f"for (int64_t {name} = 0; {name} + {lanes} <= {extent}; {name} += {lanes})"
+            with self._inside(stmt), self.out.block(head):
+                self.vectors.write_chunk(stmt, self.out)
+            with self.loop(stmt, f"{extent} / {lanes} * {lanes}"):
+                self.block(stmt.body)
+            return
+        is_enough = isinstance(stmt.extent, int)
+        with nullcontext() if is_enough else self.out.block(f"if ({extent} >= {lanes})", "} else {"):
+            first = name if is_even else self.values.identifiers.fresh(f"{stmt.var}_chunk")
+            head = f"for (int64_t {first} = 0; {first} < {extent}; {first} += {lanes})"
+            with self._inside(stmt), self.out.block(head):
+                if not is_even:
+                    last = f"{first} + {lanes} <= {extent} ? {first} : {extent} - {lanes}"
+                    self.out.line(f"const int64_t {name} = {last};")
+                self.vectors.write_chunk(stmt, self.out)
+        if not is_enough:
+            self.out.depth += 1
+            with self.loop(stmt):
+                self.block(stmt.body)
+            self.out.depth -= 1
+            self.out.line("}")
+
     @contextmanager
-    def loop(self, stmt: For) -> Iterator[None]:
-        """The head of a loop; its body is written inside."""
+    def loop(self, stmt: For, first: str = "0") -> Iterator[None]:
+        """The head of a loop from `first` on; its body is written inside."""
         if isinstance(stmt.extent, Expr):
             extent = self._extent_of_expr(stmt)
         else:
             extent = plain_text(stmt.extent, self.values.spell)
         name = self.values.identifiers.of(stmt.var)
-        with (
-            contextmanager(self.values.loop)(stmt.var, None if isinstance(stmt.extent, Expr) else stmt.extent),
-            self.out.block(f"for (int64_t {name} = 0; {name} < {extent}; {name}++)"),
-        ):
+        with self._inside(stmt), self.out.block(f"for (int64_t {name} = {first}; {name} < {extent}; {name}++)"):
             yield
+
+    def _inside(self, stmt: For) -> AbstractContextManager[None]:
+        """What is known of the variable of a loop, in its body."""
+        return contextmanager(self.values.loop)(stmt.var, None if isinstance(stmt.extent, Expr) else stmt.extent)
 
     def _extent_of_expr(self, stmt: For) -> str:
         assert isinstance(stmt.extent, Expr)

@@ -15,13 +15,15 @@ from compiler.passes.simplify import simplify
 from compiler.passes.tile_choice import Shared, Tile, choose_tile
 from compiler.pipeline import program_pass
 from ir import types as t
-from ir.dims import Dim, FloorDiv, Size, atoms, bounded, ceil_div, decide_le, minimum, names, symbol
+from ir.dims import Dim, FloorDiv, Size, atoms, bounded, ceil_div, decide_le, names, symbol
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
+from ir.functions import COSTLY
 from ir.kernel import (
     DOT_OPERANDS,
     Assign,
     For,
+    If,
     Kernel,
     Let,
     Local,
@@ -30,6 +32,7 @@ from ir.kernel import (
     Variable,
     dot_length,
     exprs_of,
+    map_blocks,
     map_stmts,
     walk_stmts,
 )
@@ -42,6 +45,7 @@ from ir.schedule import (
     interleave,
     mark,
     pack,
+    renamed_locals,
     reorder,
     split,
     stage,
@@ -435,6 +439,9 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     has_few = (isinstance(count, int) and count < _FEW_PANELS) or not nest.weight
     is_batched = nest.weight is not None and any(_uses(e.index, v) for e in _weight_loads(nest) for v in outer[:-1])
     order = [*outer[:-1], panel, *outer[-1:]] if (has_few or is_batched) and len(outer) > 1 else [panel, *outer]
+    is_channelwise = nest.rows is not None and _reads_others_along(nest, nest.columns) and not nest.is_inner
+    if is_channelwise:
+        order = [*outer, panel]  # what is read along the columns is used by no other panel: all of it, row by row
     made = reorder(made, [*order, lane])
     inner, repeated = [lane], set() if nest.weight or is_exact else {panel}
     if nest.rows is not None and shape.rows > 1:
@@ -446,14 +453,15 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         )
         made = split(made, nest.rows, shape.rows, block, row, how)
         inner = [row, lane]
+        made = reorder(made, [panel, row]) if is_channelwise else made
         repeated.add(nest.rows)
         if how == "peel":
-            made = _tile_rest(made, nest, block, inner)
+            made = _tile_rest(made, nest, block, inner, panel if is_channelwise else None)
     made = stage(made, nest.accumulator, inner)
     if nest.dot:
         made = _dot_innermost(made, inner, place)
     if nest.weight and not is_exact:
-        made = _clip_stores(made, lane, panel, shape.columns, column_extent)
+        made = _clip_stores(made, inner, panel, shape.columns, column_extent)
     if nest.is_inner:
         return _mark_tile(made, inner)
     for loop in _parallel_loops({v: extents.get(v, count) for v in order}, repeated):
@@ -461,14 +469,16 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     return _mark_tile(made, inner)
 
 
-def _tile_rest(kernel: Kernel, nest: Nest, block: str, inner: list[str]) -> Kernel:
-    """Tiles of two rows for those that make no whole tile, so that weights are loaded half as often, and a last row."""
+def _tile_rest(kernel: Kernel, nest: Nest, block: str, inner: list[str], panel: str | None) -> Kernel:
+    """Tiles of two rows for those that make no whole tile, so that weights are loaded half as often, and a last row.
+    `panel` is the loop over panels where it stands inside that over rows."""
     row, lane = inner
     rest, accumulator = f"{nest.rows}_t", f"{nest.accumulator}_t"
     extent = find_loop(kernel, rest).extent
     if isinstance(extent, Expr) or decide_le(2, extent) is False:
         return stage(kernel, accumulator, [f"{lane}_t"])
     made = split(kernel, rest, 2, f"{block}_t", f"{row}_t", "peel")
+    made = made if panel is None else reorder(made, [f"{panel}_t", f"{row}_t"])
     made = stage(made, accumulator, [f"{row}_t", f"{lane}_t"])
     return made if extent % 2 == 0 else stage(made, f"{accumulator}_t", [f"{lane}_t_t"])
 
@@ -511,47 +521,64 @@ def _split_padded(kernel: Kernel, loop: str, factor: int, outer: str, inner: str
     return replace(kernel, body=map_stmts(kernel.body, lambda s: new if isinstance(s, For) and s.var == loop else s))
 
 
-def _clip_stores(kernel: Kernel, inner: str, outer: str, factor: int, extent: Size) -> Kernel:
-    """Stops the loops that store results at the last real column."""
-    limit = minimum(factor, extent - symbol(outer) * factor)
-    outs = {b.name for b in kernel.params if b.role in ("out", "inout")}
+def _clip_stores(kernel: Kernel, inner: list[str], outer: str, factor: int, extent: Size) -> Kernel:
+    """Where the last panel goes beyond the last real column, stores results up to there: a copy of what stores them,
+    beside that for whole panels."""
+    rest = extent - symbol(outer) * factor
+    left = extent % factor if isinstance(extent, int) else rest
+
+    def clipped(s: Stmt) -> Stmt:
+        return replace(s, extent=left) if isinstance(s, For) and _tile_loop(s.var) == inner[-1] else s
+
+    def block(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple(map(stmt, stmts))
 
     def stmt(s: Stmt) -> Stmt:
-        if (
-            isinstance(s, For)
-            and s.var.startswith(inner)
-            and any(isinstance(x, Store) and x.buffer in outs for x in walk_stmts(s.body))
-        ):
-            return replace(s, extent=limit)
-        return s
+        if not isinstance(s, For) or not s.var.endswith("_e") or _tile_loop(s.var) not in inner:
+            return map_blocks(s, block)
+        return If(Index(t.i64, rest) >= factor, (s,), renamed_locals(map_stmts((s,), clipped), "_c"))
 
-    return replace(kernel, body=map_stmts(kernel.body, stmt))
+    return replace(kernel, body=block(kernel.body))
+
+
+_SHORT = 8
+"""Operations of a result that are written out for each register; longer ones run in a loop over rows."""
 
 
 def _mark_tile(kernel: Kernel, inner: list[str]) -> Kernel:
-    """Marks the tile's loops: rows unrolled, columns vectors. The epilogue stays a plain loop."""
+    """Marks the tile's loops: rows unrolled, columns vectors. What comes after the sum is written out where it is
+    short."""
     result = kernel
     for s in list(walk_stmts(kernel.body)):
-        if not isinstance(s, For) or not isinstance(s.extent, int):
+        if not isinstance(s, For):
             continue
-        base = _without_rest(s.var.removesuffix("_z"))
-        if base == inner[-1] and not _guards(s):
+        base, is_after = _tile_loop(s.var), s.var.removesuffix("_c").endswith("_e")
+        if base == inner[-1] and not _guards(s, is_after):
             result = mark(result, s.var, "vector")
-        elif len(inner) > 1 and base == inner[0]:
+        elif len(inner) > 1 and base == inner[0] and not (is_after and _is_long(s)):
             result = mark(result, s.var, "unroll")
     return result
 
 
-def _without_rest(name: str) -> str:
-    """The name of the loop of whole tiles that a loop of tiles for the rest is a copy of."""
-    return name if not name.endswith("_t") else _without_rest(name.removesuffix("_t"))
+def _tile_loop(name: str) -> str:
+    """The name of the loop of a tile that a loop is, or is a copy of: for the first values, for what comes after the
+    sum, for the rows or the columns that are left over."""
+    base = name.removesuffix("_c").removesuffix("_z").removesuffix("_e")
+    while base.endswith("_t"):
+        base = base.removesuffix("_t")
+    return base
 
 
-def _guards(loop: For) -> bool:
-    """Whether something in the loop may lie outside its buffer, or is a choice: no plain vector code."""
+def _is_long(loop: For) -> bool:
+    exprs = [e for e in walk(*(e for s in walk_stmts(loop.body) for e in exprs_of(s))) if isinstance(e, Apply | Cast)]
+    return len(exprs) > _SHORT or any(isinstance(e, Apply) and e.function in COSTLY for e in exprs)
+
+
+def _guards(loop: For, is_after: bool) -> bool:
+    """Whether something in the loop may lie outside its buffer, or is a choice within the sum: no plain vector code."""
     for s in walk_stmts((loop,)):
         if any(e.outside is not None for e in _loads(s)):
             return True
-        if any(isinstance(e, Apply) and e.function == "select" for e in walk(*exprs_of(s))):
+        if not is_after and any(isinstance(e, Apply) and e.function == "select" for e in walk(*exprs_of(s))):
             return True
     return False

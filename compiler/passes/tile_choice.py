@@ -16,6 +16,8 @@ _INDEPENDENT = 8
 """Sums that hide what one operation takes. More, where rows load nothing in common, only read memory out of order."""
 _LOADED = 6
 """The same where each operation waits for a load of its own."""
+_MOST_LOADED = 14
+"""Sums beyond which what each loads for itself finds no registers."""
 _ROWS_OF_UNKNOWN = 6
 
 
@@ -48,16 +50,13 @@ def choose_tile(
             waste = 1.0 if total is None else -(-total // v) * v / total
             if isinstance(rows, int):
                 waste *= -(-rows // r) * r / rows
-            cost = waste * max(1.0, 1.1 * _loads(r, v, shared)) * max(1.0, enough / (r * v)) - 0.001 * r * v
-            cost -= 0.004 * v if shared == "weights" else 0  # reads memory in order
+            cost = waste * max(1.0, enough / (r * v))
+            if shared == "weights":
+                cost *= (1 + 1 / r) * max(1.0, r * v / _MOST_LOADED)
+            else:
+                loads = 1 if shared == "nothing" else (r + v) / (r * v)
+                cost = cost * max(1.0, 1.1 * loads) - 0.001 * r * v
             if best is None or cost < best[0]:
                 best = (cost, Tile(r, v, v * lanes))
     assert best is not None
     return best[1]
-
-
-def _loads(rows: int, vectors: int, shared: Shared) -> float:
-    """Loads for each multiplication, or rather those that the choice of a tile can spare."""
-    if shared == "weights":
-        return 1 + 1 / min(rows, _LOADED)
-    return 1 if shared == "nothing" else (rows + vectors) / (rows * vectors)

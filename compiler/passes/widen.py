@@ -79,7 +79,7 @@ def _widen(graph: Graph, node: Node, lanes: int) -> None:
     *_, taps, inner, outer = w.shape
     row = _Row(node.output.shape[-2], taps, op.stride[-1], outer)  # type: ignore[arg-type]
     together = row.best(lanes) if op.dilation[-1] == 1 else 1
-    is_run = op.dilation[-1] == 1 and taps != 1 and inner in range(2, _FEW_CHANNELS)
+    is_run = op.dilation[-1] == 1 and taps != 1 and inner in range(2, _FEW_CHANNELS) and x.shape[-1] == inner
     if together == 1 and not is_run:
         return
     b = Builder(graph, before=node, sources=node.sources)

@@ -16,6 +16,9 @@ import onnx.numpy_helper
 import pytest
 
 from backends.c import toolchain
+from backends.c.nests import math_macro
+from backends.c.vectors import type_lines
+from ir import types as t
 
 # The samples hold signalling NaN and values beyond every format: NumPy's references warn of them by design.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero) encountered:RuntimeWarning")
@@ -46,6 +49,10 @@ NP_TYPES = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)} | {
 ERF = np.vectorize(math.erf, otypes=[np.float64])
 
 
+VECTORS = ("f32x4", "f32x8", "f32x16")
+OF_VECTORS = ("exp", "log", "tanh", "sigmoid", "erf", "sqrt", "abs", "floor", "ceil", "round", "trunc")
+
+
 def functions() -> dict[str, tuple[str, str]]:
     """Every one-argument function of the header under test: name -> (argument type, result type)."""
     table = {f"{name}f": ("f32", "f32") for name in ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos")}
@@ -58,6 +65,7 @@ def functions() -> dict[str, tuple[str, str]]:
             table[f"f32_to_{name}"] = ("f32", code)
         if name in SATURATING:
             table[f"f32_to_{name}_sat"] = ("f32", code)
+    table |= {f"{name}_{vector}": ("f32", "f32") for name in OF_VECTORS for vector in VECTORS}
     for mode in ("up", "down", "nearest"):
         table |= {f"f32_to_f8e8m0_{mode}{end}": ("f32", "u8") for end in ("", "_sat")}
     return table
@@ -65,10 +73,21 @@ def functions() -> dict[str, tuple[str, str]]:
 
 def array_functions() -> str:
     """C that applies each function to an array: `map_<name>(x, y, n)`; and integer division with two arguments."""
-    lines = ['#include "sesame_math.h"']
+    lines = ['#include "vectors.h"']
     for name, (source, result) in functions().items():
         head = f"void map_{name}(const {C_TYPES[source]} *restrict x, {C_TYPES[result]} *restrict y, int64_t n)"
-        lines.append(f"{head};\n{head} {{ for (int64_t i = 0; i < n; i++) y[i] = sesame_{name}(x[i]); }}")
+        step, each = "i++", f"y[i] = sesame_{name}(x[i]);"
+        vector = name.rpartition("_")[2]
+        if vector in VECTORS:
+            step, load = f"i += {vector[4:]}", f"SESAME_LOAD({vector}, &x[i])"
+            each = f"SESAME_STORE({vector}, &y[i], sesame_{name}({load}));"
+        lines.append(f"{head};\n{head} {{ for (int64_t i = 0; i < n; {step}) {each} }}")
+    for vector in VECTORS:
+        head = f"void ints_{vector}(const float *restrict x, float *restrict y, int32_t *restrict z, int64_t n)"
+        load, integers = f"const {vector} v = SESAME_LOAD({vector}, &x[i]);", f"sesame_to_ints_{vector}(v, -128, 127)"
+        body = f"SESAME_STORE({vector}, &y[i], sesame_integer_{vector}(v, 0, 255)); const {vector}_ints w = {integers};"
+        body = f"{load} {body} memcpy(&z[i], &w, sizeof w);"
+        lines.append(f"{head};\n{head} {{ for (int64_t i = 0; i < n; i += {vector[4:]}) {{ {body} }} }}")
     for name in ("div", "rem", "floordiv", "mod"):
         head = f"int64_t call_{name}_i64(int64_t a, int64_t b)"
         lines.append(f"{head};\n{head} {{ return sesame_{name}_i64(a, b); }}")
@@ -89,12 +108,13 @@ class Runtime:
 
     def __call__(self, name: str, x: np.ndarray) -> np.ndarray:
         source, result = functions()[name]
-        x = np.ascontiguousarray(x, NP_TYPES[source])
+        size = x.size
+        x = np.pad(np.ascontiguousarray(x, NP_TYPES[source]), (0, -size % 16))
         y = np.empty(x.shape, NP_TYPES[result])
         getattr(self.library, f"map_{name}")(
             x.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(x.size)
         )
-        return y
+        return y[:size]
 
 
 @pytest.fixture(scope="module", params=["gcc-fast", "gcc-off", "gcc-baseline", "zig-fast"])
@@ -103,11 +123,14 @@ def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("runtime")
     source = folder / "maps.c"
     source.write_text(array_functions())
+    types = type_lines({(t.f32, lanes) for lanes in (4, 8, 16)})
+    macros = [math_macro(lanes) for lanes in (4, 8, 16)]
+    (folder / "vectors.h").write_text("\n".join(['#include "sesame_vector_math.h"', *types, *macros, ""]))
     contract = "fast" if variant == "fast" else "off"
     march = None if variant == "baseline" else "native"
     return Runtime(
         toolchain.build_shared(
-            [source], folder / "maps.so", toolchain.find_compiler(kind), include=[toolchain.RUNTIME_DIR],
+            [source], folder / "maps.so", toolchain.find_compiler(kind), include=[toolchain.RUNTIME_DIR, folder],
             flags=STRICT, fp_contract=contract, march=march, use_cache=False,
         ).output
     )  # fmt: skip
@@ -137,6 +160,10 @@ EXACT = {
     "sinf": (np.sin, 1.7),
     "cosf": (np.cos, 1.7),
 }
+
+
+EXACT |= {f"{name}_{vector}": EXACT[f"{name}f"] for name in OF_VECTORS[:5] for vector in VECTORS}
+EXACT |= {f"sqrt_{vector}": (np.sqrt, 0.5) for vector in VECTORS}
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -169,8 +196,31 @@ def test_functions_at_the_ends(runtime: Runtime) -> None:
         "sinf": [np.nan, np.nan, np.nan, -0.0, 0],
         "cosf": [np.nan, np.nan, np.nan, 1, 1],
     }
+    for vector in VECTORS:
+        expected |= {f"{name}_{vector}": expected[f"{name}f"] for name in OF_VECTORS[:5]}
     for name, values in expected.items():
         np.testing.assert_array_equal(runtime(name, x), np.array(values, np.float32), err_msg=name)
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+def test_vectors_round_as_numpy_does(runtime: Runtime, floats: np.ndarray, vector: str) -> None:
+    x = np.concatenate([floats, np.arange(-300, 300, 0.125, dtype=np.float32)])
+    for name, exact in {"abs": np.abs, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "trunc": np.trunc}.items():
+        result, expected = runtime(f"{name}_{vector}", x), exact(x)
+        np.testing.assert_array_equal(result, expected, err_msg=name)
+        known = ~np.isnan(x)
+        np.testing.assert_array_equal(np.signbit(result[known]), np.signbit(expected[known]), err_msg=name)
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+def test_vectors_become_integers(runtime: Runtime, floats: np.ndarray, vector: str) -> None:
+    x = np.resize(np.concatenate([np.arange(-300, 300, 0.125, dtype=np.float32), floats]), floats.size // 16 * 16)
+    y, z = np.empty(x.shape, np.float32), np.empty(x.shape, np.int32)
+    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (x, y, z)]
+    getattr(runtime.library, f"ints_{vector}")(*pointers, ctypes.c_int64(x.size))
+    whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0))
+    np.testing.assert_array_equal(y, np.clip(whole, 0, 255))
+    np.testing.assert_array_equal(z, np.clip(whole, -128, 127))
 
 
 def test_rounding_to_even(runtime: Runtime, floats: np.ndarray) -> None:

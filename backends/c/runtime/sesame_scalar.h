@@ -7,6 +7,13 @@
 #define SESAME_SCALAR_H
 
 #include <stdbool.h>
+
+/* What one iteration loads and the next one needs is loaded again: kept in registers, it drives the sums of a tile out
+ * of them. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-predictive-commoning")
+#endif
+
 #include "sesame_math.h"
 
 #if defined(__clang__)

@@ -23,7 +23,7 @@
   typedef T V __attribute__((vector_size(BYTES)));                                              \
   typedef T V##_at __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 
-#define SESAME_LOAD(V, address) (*(const V##_at *)(address))
+#define SESAME_LOAD(V, address) ((V) * (const V##_at *)(address))
 #define SESAME_STORE(V, address, value) (*(V##_at *)(address) = (value))
 /* Minus zero stays minus zero: x - 0 is x. */
 #define SESAME_SPLAT(V, scalar) ((scalar) - (V){0})
@@ -131,8 +131,8 @@ static inline double sesame_rounded_to_odd(double sum, double lost) {
 /* One addition of dot2. The product of two bf16 is exact in double; what rounds to less than the least normal number
  * becomes zero. */
 static inline float sesame_add_product(float sum, uint32_t x, uint32_t w) {
-  const double product = (double)sesame_from_bits_f32(sesame_flushed(x)) * sesame_from_bits_f32(sesame_flushed(w));
-  const double term = sesame_from_bits_f32(sesame_flushed(sesame_bits_f32(sum)));
+  const double product = (double)sesame_from_bits_f32(sesame_flushed(x)) * (double)sesame_from_bits_f32(sesame_flushed(w));
+  const double term = (double)sesame_from_bits_f32(sesame_flushed(sesame_bits_f32(sum)));
   const double rounded = product + term, rest = rounded - product;
   const double lost = (product - (rounded - rest)) + (term - rest);
   const double total = sesame_rounded_to_odd(rounded, lost);
