@@ -263,8 +263,7 @@ class _Row:
             )
         made: tuple[Stmt, ...] = (*before, store)
         for loop in reversed(member.inner):
-            is_along = store in made and store.index[-1] == Index(t.i64, symbol(loop.var))
-            made = (replace(loop, body=made, mark="vector" if is_along else ""),)
+            made = (replace(loop, body=made, mark="vector" if made[-1] is store and _by_lane(store, loop.var) else ""),)
         return list(made)
 
     def _row_axes(self, member: Member) -> tuple[int, ...]:
@@ -311,6 +310,13 @@ class _Row:
             if same and is_costly and all(load.index == last.form.store.index for load in own):
                 return member
         return None
+
+
+def _by_lane(store: Store, var: str) -> bool:
+    """Whether a loop stores side by side what is read at places that are known."""
+    loads = [e for e in walk(store.value) if isinstance(e, Load)]
+    is_known = all(e.outside is None and all(isinstance(i, Index) for i in e.index) for e in loads)
+    return is_known and store.index[-1] == Index(t.i64, symbol(var))
 
 
 def _uses(load: Load, var: str) -> bool:

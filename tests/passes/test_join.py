@@ -237,3 +237,19 @@ TWICE = """kernel @twice(in x: f32[N,K], out y: f32[N,K]) {{
 def test_what_is_read_after_it_was_written_over(first: str, second: str, is_possible: bool):
     made = in_place(parse_kernel(TWICE.format(first=first, second=second)), "x")
     assert (made is not None) == is_possible
+
+
+def test_rows_that_data_chooses_are_gathered_in_plain_loops():
+    """An index from data is checked for each element, which no compiler does for many at a time."""
+
+    table = RNG.standard_normal((9, 40)).astype(np.float32)
+
+    def make(b: Builder, x: Value) -> Value:
+        return b.layer_norm(b.gather(b.const(table), x, axis=0), None, None)
+
+    plain, made = programs(make, 3, dtype="i64")
+    (call,) = made.calls()
+    loops = [s for s in walk_stmts(call.kernel.body) if isinstance(s, For) and s.extent == 40]
+    assert [loop.mark for loop in loops] == ["", "vector"]
+    x = np.array([8, -9, 0])
+    assert np.array_equal(run_program(made, {"x": x})["y0"], run_program(plain, {"x": x})["y0"])
