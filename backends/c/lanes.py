@@ -124,11 +124,14 @@ class VectorCheck:
         return self._known[expr]
 
     def _differs(self, expr: Expr) -> bool:
-        if expr.dtype not in ELEMENTS:
-            return False
         match expr:
             case Load(index=index, outside=None):
-                return is_contiguous(index, self.var) and not any(map(self.is_data, index))
+                is_known = expr.dtype in ELEMENTS or expr.dtype == t.bf16
+                return is_known and is_contiguous(index, self.var) and not any(map(self.is_data, index))
+            case Cast(value=value) if {expr.dtype, value.dtype} == {t.f32, t.bf16}:
+                return self.value(value)
+            case _ if expr.dtype not in ELEMENTS:
+                return False
             case Apply(function="select", args=(condition, *sides)):
                 able = self._condition(condition, expr.dtype) and all(map(self.value, sides))
                 return able and all(map(self._may_run, sides))

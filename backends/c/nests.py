@@ -222,6 +222,10 @@ class Nest:
             ints = self._bounded_integer("to_ints", expr, step)
             return Text(f"__builtin_convertvector({ints.text}, {self._type(expr.dtype, step.lanes)})")
         text = self._vector(value, step)
+        if t.bf16 in (expr.dtype, value.dtype):
+            wide, narrow = self._type(t.f32, step.lanes), self._type(t.bf16, step.lanes)
+            self.vectors.macros[f"SESAME_VECTOR_BF16({wide}, {narrow})"] = None
+            return Text(f"sesame_{'rounded' if expr.dtype == t.bf16 else 'widened'}_{narrow}({text.text})")
         if expr.dtype.is_float and value.dtype.is_integer and value.dtype.itemsize < expr.dtype.itemsize:
             wide = self._type(t.DTYPES[f"i{8 * expr.dtype.itemsize}"], step.lanes)
             text = Text(f"__builtin_convertvector({text.text}, {wide})")

@@ -73,7 +73,8 @@ class Vectors:
             if not isinstance(stmt, Store) or stmt.function not in (None, "add", "mul", "max", "min"):
                 return None
             dtype = stmt.value.dtype
-            if dtype not in ELEMENTS or not is_contiguous(stmt.index, loop.var):
+            is_rounded = dtype == t.bf16 and stmt.function is None and depends(stmt.value, loop.var)
+            if not (dtype in ELEMENTS or is_rounded) or not is_contiguous(stmt.index, loop.var):
                 return None
             if any(map(self._is_data, stmt.index)) or not check.value(stmt.value):
                 return None

@@ -79,18 +79,20 @@ def cases() -> Iterator[Operands]:
     yield least, *(operand << np.uint32(16) for operand in tiny)
 
 
+def built(source: str, folder: Path, compiler: str, march: str | None, flags: tuple[str, ...]) -> ctypes.CDLL:
+    """A library of C code, compiled without warnings."""
+    file = folder / "code.c"
+    file.write_text(source)
+    made = toolchain.build_shared(
+        [file], folder / "code.so", toolchain.find_compiler(compiler), include=[toolchain.RUNTIME_DIR],
+        flags=(*STRICT, *flags), march=march, use_cache=False,
+    )  # fmt: skip
+    return ctypes.CDLL(str(made.output))
+
+
 def run(operands: Operands, compiler: str, march: str | None, flags: tuple[str, ...], bits: int, folder: Path):
     """The bits that a form gives, NaN as one of them."""
-    file = folder / "dots.c"
-    file.write_text(source(bits))
-    library = ctypes.CDLL(
-        str(
-            toolchain.build_shared(
-                [file], folder / "dots.so", toolchain.find_compiler(compiler), include=[toolchain.RUNTIME_DIR],
-                flags=(*STRICT, *flags), march=march, use_cache=False,
-            ).output
-        )
-    )  # fmt: skip
+    library = built(source(bits), folder, compiler, march, flags)
     found = []
     for sums, x, w in operands:
         result = sums.copy()
@@ -163,6 +165,34 @@ def test_all_forms_give_the_same_bits(
 ) -> None:  # fmt: skip
     for n, (made, other) in enumerate(zip(run(operands, *form, tmp_path), plainest)):
         assert np.array_equal(made, other), (n, np.flatnonzero(made != other)[:3])
+
+
+CONVERSIONS = """#include "sesame_vector.h"
+SESAME_VECTOR(f32x8, float, 32)
+SESAME_VECTOR(bf16x8, uint16_t, 16)
+SESAME_VECTOR_BF16(f32x8, bf16x8)
+void convert(const float *x, uint16_t *lanes, uint16_t *each, float *back, int64_t n);
+void convert(const float *x, uint16_t *lanes, uint16_t *each, float *back, int64_t n) {
+  for (int64_t i = 0; i < n; i += 8) {
+    SESAME_STORE(bf16x8, &lanes[i], sesame_rounded_bf16x8(SESAME_LOAD(f32x8, &x[i])));
+    SESAME_STORE(f32x8, &back[i], sesame_widened_bf16x8(SESAME_LOAD(bf16x8, &lanes[i])));
+    for (int64_t j = i; j < i + 8; j++) each[j] = sesame_f32_to_bf16(x[j]);
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(("compiler", "march"), [("gcc", "native"), ("gcc", None), ("zig", "native")])
+def test_vectors_are_rounded_as_elements_are(tmp_path: Path, compiler: str, march: str | None) -> None:
+    library = built(CONVERSIONS, tmp_path, compiler, march, ())
+    special = np.array([0, 1, 0x7F800000, 0x7F800001, 0x7FC00000, 0x7FFFFFFF, 0x7F7FFFFF, 0x7F7F8000], np.uint32)
+    bits = np.concatenate([np.arange(0, 1 << 32, 16381, dtype=np.uint64).astype(np.uint32), special])
+    bits = np.concatenate([bits, bits ^ np.uint32(0x80000000)])
+    x = bits[: bits.size // 8 * 8].view(np.float32)
+    lanes, each, back = np.zeros(x.size, np.uint16), np.zeros(x.size, np.uint16), np.zeros(x.size, np.float32)
+    library.convert(*(ctypes.c_void_p(a.ctypes.data) for a in (x, lanes, each, back)), ctypes.c_int64(x.size))
+    assert np.array_equal(lanes, each)
+    assert np.array_equal(back.view(np.uint32), each.astype(np.uint32) << np.uint32(16))
 
 
 def test_bits_that_were_read_are_stored_as_they_are() -> None:

@@ -153,6 +153,15 @@ def test_what_only_contractions_read_is_stored_narrow() -> None:
     assert all(buffer.type.dtype == t.bf16 and buffer.type.shape[-1] == 2 for buffer in packed) and len(packed) == 2
 
 
+def test_what_is_stored_narrow_is_rounded_in_vectors(tmp_path: Path) -> None:
+    """After a sum, and where a kernel only converts: one element at a time takes longer than the sums."""
+    target = find_backend("c", precision="bf16")
+    target.emit(target.pipeline().run(graph_of(tensor("f32", 13, 32), two_products)), tmp_path)
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("kernels_*.c")))
+    assert code.count("sesame_rounded_bf16x") >= 13
+    assert "sesame_f32_to_bf16" not in code.partition("/* matmul")[2].partition("/* matmul")[0]
+
+
 def test_an_operand_of_several_contractions_is_rounded_once() -> None:
     def make(b: Builder, x: Value) -> list[Value]:
         y = b.relu(x)

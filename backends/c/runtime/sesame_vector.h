@@ -41,6 +41,15 @@
   static inline V sesame_max_##V(V a, V b) { return SESAME_PICK(V, a > b, a, b); }       \
   static inline V sesame_min_##V(V a, V b) { return SESAME_PICK(V, a < b, a, b); }
 
+/* f32 to bfloat16 and back, for V of f32 and H of as many bf16: what sesame_f32_to_bf16 and sesame_bf16_to_f32 give. */
+#define SESAME_VECTOR_BF16(V, H)                                                                         \
+  typedef uint32_t H##_bits __attribute__((vector_size(sizeof(V))));                                     \
+  static inline H sesame_rounded_##H(V x) {                                                              \
+    const H##_bits bits = (H##_bits)x, rounded = bits + 0x7fffu + ((bits >> 16) & 1u);                   \
+    return __builtin_convertvector(SESAME_PICK(H##_bits, x != x, bits | 0x400000u, rounded) >> 16, H);   \
+  }                                                                                                      \
+  static inline V sesame_widened_##H(H x) { return (V)(__builtin_convertvector(x, H##_bits) << 16); }
+
 /* Four bytes as they lie in memory: operands of a dot. */
 static inline int32_t sesame_word(const void *operands) {
   int32_t word;
