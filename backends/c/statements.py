@@ -190,7 +190,7 @@ class Statements:
             head = f"for (int64_t {name} = 0; {name} + {lanes} <= {extent}; {name} += {lanes})"
             with self._inside(stmt), self.out.block(head):
                 self.vectors.write_chunk(stmt, self.out)
-            with self.loop(stmt, f"{extent} / {lanes} * {lanes}"):
+            with self.loop(stmt, f"({extent}) / {lanes} * {lanes}"):
                 self.block(stmt.body)
             return
         is_enough = isinstance(stmt.extent, int)

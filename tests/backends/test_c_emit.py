@@ -468,6 +468,26 @@ def test_a_tile_computes_what_its_loops_say(tmp_path: Path, compiler: str, rows:
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("is_in_place", [False, True])
+@pytest.mark.parametrize("fixed", [None, 3, 16, 45, 80])
+def test_vector_loops_of_any_length(tmp_path: Path, fixed: int | None, is_in_place: bool) -> None:
+    """What is left over repeats elements of the last chunk, or, in place, goes one by one."""
+    extent = symbol("a") + symbol("b") if fixed is None else fixed
+    x, y = buffer_tensor("x", t.tensor("f32", extent)), Output("y", t.tensor("f32", extent))
+    source = buffer_tensor("y", y.type) if is_in_place else x
+    k = KernelBuilder(Names())
+    with k.loop("vector", i=extent) as i:
+        k.store(y, (i,), apply("exp", source.at(i)) * x.at(i))
+    buffers = (Buffer("x", x.type), Buffer("y", y.type, "inout" if is_in_place else "out"))
+    library = ctypes.CDLL(str(library_of(Kernel("any", buffers, k.body), tmp_path, 16, "native", "gcc")))
+    for a, b in [(0, 0), (0, 1), (7, 8), (8, 8), (20, 25), (31, 2), (1, 64)] if fixed is None else [(fixed, 0)]:
+        xs = np.random.default_rng(a).standard_normal(a + b).astype(np.float32)
+        ys = np.concatenate([xs, [7, 7]]).astype(np.float32)
+        sizes = [] if fixed else [ctypes.c_int64(a), ctypes.c_int64(b)]
+        library.run(ctypes.c_void_p(xs.ctypes.data), ctypes.c_void_p(ys.ctypes.data), *sizes)
+        np.testing.assert_allclose(ys, [*np.exp(xs) * xs, 7, 7], rtol=1e-6)  # a few units of the last place
+
+
 def test_vector_loops_of_integers_widen_and_wrap(tmp_path: Path) -> None:
     """acc[c] += i32(x[k]) * i32(w[k, c]) for bytes, then a copy out in vectors."""
     x, w = buffer_tensor("x", t.tensor("u8", 300)), buffer_tensor("w", t.tensor("i8", 300, 32))
