@@ -55,6 +55,8 @@ ORDER: list[tuple[str, str, str]] = [
     ("interleave", "tile", "the products of a block are tiled, not those of all blocks"),
     ("interleave", "memory", "buffers that hold one block need no place for the others"),
     ("tile", "unravel", "tile knows the loops of groups by the run that they are one with"),
+    ("tile", "partition", "it splits loops that make tiles as one"),
+    ("unravel", "partition", "parts are those of a row"),
     ("unravel", "accumulate", "elements lie side by side along a row only"),
     ("tile", "accumulate", "tile knows a sum that it can tile by its one accumulator"),
     ("tile", "memory", "tiling may add buffers for packed operands"),

@@ -37,7 +37,8 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """A compiled model for least latency, in a precision; symbolic dims stay so. Arrays are shared, not copied."""
+    """A compiled model for least latency, in a precision that holds for activations beside compressed weights too;
+    symbolic dims stay so. Arrays are shared, not copied."""
 
     def __init__(self, path: str | Path, threads: int, precision: str = "f32") -> None:
         try:
@@ -47,6 +48,7 @@ class OpenVino:
             raise unverified("the package openvino is not installed", help_) from error
         options = {
             "INFERENCE_PRECISION_HINT": precision,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else activations become bytes where weights were stored as such
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
         }

@@ -258,7 +258,7 @@ def permuted(op: Op, perm: tuple[int, ...], node: Node) -> Op | None:
     return op if node.output.rank == len(perm) and not op.movement and is_elementwise(node) else None
 
 
-def _concat(op: Any, perm: tuple[int, ...]) -> Op:
+def _along_axis(op: Any, perm: tuple[int, ...]) -> Op:
     return dataclasses.replace(op, axis=perm[op.axis % len(perm)])
 
 
@@ -295,7 +295,8 @@ def _repeat(op: Any, perm: tuple[int, ...]) -> Op:
 
 
 _MOVES: dict[str, Callable[[Any, tuple[int, ...]], Op | None]] = {
-    "concat": _concat, "pad": _pad, "slice": _slice, "repeat": _repeat, "max_pool": _pool, "average_pool": _pool,
+    "concat": _along_axis, "pad": _pad, "slice": _slice, "repeat": _repeat, "max_pool": _pool, "average_pool": _pool,
+    "lrn": _along_axis,
     **dict.fromkeys(("reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduce),
 }  # fmt: skip
 

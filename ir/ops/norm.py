@@ -6,7 +6,9 @@ and bias apply, as ONNX specifies.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from ir.expr import Expr
 from ir.op import Op, assume_equal, case, op, require
 from ir.ops.reduction import accumulator, normal_axes, wide
 from ir.types import TensorType, dtype_of
+
+_FEW_NEIGHBOURS = 16
+"""Terms of a sum that stand side by side in an expression, rather than in a loop."""
 
 
 def widen(b: Any, x: Any) -> Any:
@@ -268,35 +273,55 @@ class LpNorm(Op):
 
 @op
 class Lrn(Op):
-    """Local response normalization: x / (bias + alpha / size * s)^beta, s the sum of squares over `size` channels."""
+    """Local response normalization: x / (bias + alpha / size * s)^beta, s the sum of squares of `size` neighbours along
+    `axis`."""
 
     size: int
     alpha: float = 1e-4
     beta: float = 0.75
     bias: float = 1.0
+    axis: int = 1
     index_names = "n c h w"
-    examples = [case("f32[1,5,2,2]", size=3), case("f32[2,4,3]", size=2, alpha=0.5, beta=0.5, bias=2.0)]
+    examples = [
+        case("f32[1,5,2,2]", size=3),
+        case("f32[2,4,3]", size=2, alpha=0.5, beta=0.5, bias=2.0),
+        case("f32[2,3,70]", size=5, alpha=0.5, axis=2),
+        case("f32[2,40]", size=19, alpha=0.5, beta=1.0),
+        case("f32[1,5,2]", size=3, alpha=-2.0, bias=0.0),
+    ]
 
     def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.is_float and x.rank >= 2, lambda: f"lrn does not take {x}")
         require(self.size >= 1, lambda: f"lrn: size is {self.size}")
+        require(0 <= self.axis < x.rank, lambda: f"lrn: axis {self.axis} of {x}")
         return x
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        a = _wide(x)
+        a = np.moveaxis(_wide(x), self.axis, -1)
         before = (self.size - 1) // 2
         after = self.size - 1 - before
-        squares = np.pad(a * a, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
-        total = sum(squares[:, k : k + x.shape[1]] for k in range(self.size))
+        squares = np.pad(a * a, [*[(0, 0)] * (x.ndim - 1), (before, after)])
+        total = sum(squares[..., k : k + a.shape[-1]] for k in range(self.size))
         base = a.dtype.type(self.bias) + a.dtype.type(self.alpha / self.size) * total
-        return (a / base ** a.dtype.type(self.beta)).astype(x.dtype)
+        return np.moveaxis((a / base ** a.dtype.type(self.beta)).astype(x.dtype), -1, self.axis)
 
     def element(self, i: tuple[Expr, ...], x: Tensor) -> Expr:
-        n, c, *position = i
-
-        def square(k: Expr) -> Expr:
-            value = wide(x.at(n, c + k - (self.size - 1) // 2, *position, outside=0))
+        def square(k: Expr | int) -> Expr:
+            place = (*i[: self.axis], i[self.axis] + k - (self.size - 1) // 2, *i[self.axis + 1 :])
+            value = wide(x.at(*place, outside=0))
             return value * value
 
-        base = sum_over((self.size,), square) * (self.alpha / self.size) + self.bias
-        return cast(wide(x.at(*i)) / apply("pow", base, self.beta), x.dtype)
+        if self.size <= _FEW_NEIGHBOURS:
+            total = functools.reduce(operator.add, map(square, range(self.size)))
+        else:
+            total = sum_over((self.size,), square)
+        base = total * (self.alpha / self.size) + self.bias
+        return cast(wide(x.at(*i)) / self._power(base), x.dtype)
+
+    def _power(self, base: Expr) -> Expr:
+        """base ^ beta, by square roots where these give it: of a number that is above 0."""
+        if not (self.bias > 0 and self.alpha >= 0):
+            return apply("pow", base, self.beta)
+        root = apply("sqrt", base)
+        short = {1.0: base, 0.5: root, 0.75: root * apply("sqrt", root)}
+        return short[self.beta] if self.beta in short else apply("pow", base, self.beta)

@@ -25,7 +25,7 @@ from ir.types import tensor
 
 RNG = np.random.default_rng(11)
 FIRST = ["fold", "canonicalize", "legalize", "fold", "cse", "dce", "fuse", "lower", "simplify"]
-LAST = ["reuse", "share", "tile", "unravel", "accumulate", "simplify", "memory"]
+LAST = ["reuse", "share", "tile", "unravel", "partition", "accumulate", "simplify", "memory"]
 N, K = symbol("N"), symbol("K")
 U8 = tensor("u8").dtype
 

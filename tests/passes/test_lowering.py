@@ -26,6 +26,7 @@ STEPS = [
     "share",
     "tile",
     "unravel",
+    "partition",
     "accumulate",
     "simplify",
     "memory",

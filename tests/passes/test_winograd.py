@@ -169,7 +169,7 @@ def tiled(n: Size, rows: int) -> Graph:
 
 
 STEPS = ["fold", "fuse", "lower", "simplify", "reuse", "share", "interleave"]
-STEPS += ["tile", "unravel", "accumulate", "simplify", "memory"]
+STEPS += ["tile", "unravel", "partition", "accumulate", "simplify", "memory"]
 
 
 @pytest.mark.parametrize(("n", "rows", "loops"), [(1, 1, 1), (3, 1, 2), (2, 2, 1), (1, 2, 0), (symbol("N"), 1, 2)])

@@ -8,10 +8,10 @@
 
 #include <stdbool.h>
 
-/* What one iteration loads and the next one needs is loaded again: kept in registers, it drives the sums of a tile out
- * of them. */
+/* What would drive the sums of a tile out of registers: what one iteration loads kept for the next one, and addresses
+ * and other invariants of loops kept where they are not used. */
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-predictive-commoning")
+#pragma GCC optimize("no-predictive-commoning", "ira-region=all", "ira-loop-pressure")
 #endif
 
 #include "sesame_math.h"
