@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from benchmarks import compare, graphs
+from benchmarks import compare, graphs, plot
 
 
 def record(name: str, times: dict[str, float], threads: int = 1, ok: bool = True) -> dict[str, Any]:
@@ -32,6 +32,15 @@ BROKEN = {"name": "broken", "error": "error[E0401]: no | such operator\n  --> so
 def test_a_factor_is_the_rivals_time_over_ours() -> None:
     assert compare.factors(FAST, 1) == {"onnxruntime": 4.0, "openvino": 2.0, "best": 2.0}
     assert compare.factors(FAST, 2) == compare.factors(BROKEN, 1) == {}
+
+
+def test_a_picture_shows_each_model_that_ran_and_is_the_same_each_time(tmp_path: Path) -> None:
+    records = [{"threads": [1, 2], **each} for each in (FAST, SLOW)] + [BROKEN]
+    for name in ("one.svg", "two.svg"):
+        plot.plot(records, tmp_path / name)
+    text = (tmp_path / "one.svg").read_text()
+    assert ">fast<" in text and ">slow<" in text and "broken" not in text
+    assert text == (tmp_path / "two.svg").read_text()
 
 
 def test_means_are_geometric_and_over_those_that_ran() -> None:
