@@ -10,7 +10,7 @@ those of the tensors: of the count where that is one, of sizes and elements, of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -172,15 +172,27 @@ def _is_allowed(
 
 def decode(kinds: Kinds, results: Mapping[str, Any]) -> dict[str, Any]:
     """What a program gives as callers get it: strings, lists, dicts, and None."""
-    taken = dict(results)
-    for name, kind in _of_side(kinds, "output").items():
-        if kind[0] == "strings":
+    return decoder(kinds)(results)
+
+
+def decoder(kinds: Kinds) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """`decode` for many results of one program."""
+    outputs = _of_side(kinds, "output")
+    strings = [name for name, kind in outputs.items() if kind[0] == "strings"]
+    maps = [(name, kind[1]) for name, kind in outputs.items() if kind[0] == "maps"]
+    lists = [(label, kind, tensor_names(kind, label)) for label, kind in several(kinds, "output").items()]
+
+    def decoded(results: Mapping[str, Any]) -> dict[str, Any]:
+        taken = dict(results)
+        for name in strings:
             taken[name] = cells.decode(taken[name])
-        elif kind[0] == "maps":
-            taken[name] = [dict(zip(kind[1], row, strict=True)) for row in taken[name].tolist()]
-    for label, kind in several(kinds, "output").items():
-        taken[label] = _value(iter([taken.pop(name) for name in tensor_names(kind, label)]), kind)
-    return taken
+        for name, keys in maps:
+            taken[name] = [dict(zip(keys, row, strict=True)) for row in taken[name].tolist()]
+        for label, kind, tensors in lists:
+            taken[label] = _value(iter([taken.pop(name) for name in tensors]), kind)
+        return taken
+
+    return decoded
 
 
 def _of_side(kinds: Kinds, side: str) -> dict[str, Kind]:

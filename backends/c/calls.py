@@ -69,7 +69,8 @@ class PreparedCall:
         self._made = [(self._memory_shape(port), port.type.dtype.numpy) for port in ports.outputs]
         own = {port.name for port in ports.outputs if not self._is_told(port)}
         self._writable = {name for name in own & set(ports.output_names) if f"output {name}" not in ports.kinds}
-        self._kinds = {key: kind for key, kind in ports.kinds.items() if key.startswith("output ")}
+        is_tensors = not any(key.startswith("output ") for key in ports.kinds)
+        self._decode = None if is_tensors else kinds.decoder(ports.kinds)
 
     def _memory_shape(self, port: Port) -> tuple[int, ...]:
         """The shape of an output; one axis with room for all that a run may give where only that tells it."""
@@ -121,7 +122,7 @@ class PreparedCall:
         """The outputs by name as callers get them, when the call is done."""
         if not self.ports.told:
             made = dict(zip(self._names, results))
-            return kinds.decode(self._kinds, made) if self._kinds else made
+            return made if self._decode is None else self._decode(made)
         told = dict(zip(self.ports.told, self._told))
         return self.ports.results(results, {**self.sizes, **told})
 

@@ -502,11 +502,12 @@ def _dot_innermost(kernel: Kernel, inner: list[str], place: str) -> Kernel:
 
 
 def _parallel_loops(order: dict[str, Size | Expr], repeated: set[str]) -> list[str]:
-    """The outermost loops, two at most, whose iterations may run on several threads: those that repeat the last rows
-    or columns of the block before must not, and loops of one iteration do not count."""
+    """The outermost loops whose iterations may run on several threads: those that repeat the last rows or columns of
+    the block before must not, and loops of one iteration do not count. Two are enough, or three where one may turn
+    out to have one iteration, such as that over a batch."""
     found: list[str] = []
     for loop, extent in order.items():
-        if loop in repeated or len(found) == 2:
+        if loop in repeated or len(found) == 3 or sum(isinstance(order[name], int) for name in found) == 2:
             break
         if extent != 1:
             found.append(loop)
