@@ -18,7 +18,7 @@ from tests.onnx.suite import chance, dynamic, versions
 from tests.onnx.suite.cases import Case
 from tests.onnx.suite.judge import Outcome, difference, guarded, run_model
 
-NEEDED = ("strings", "legalize", "lower", "memory")
+NEEDED = ("maps", "sequences", "strings", "legalize", "lower", "memory")
 """The passes without which there is no program."""
 _CONSTANT_ELEMENTS = 64
 
