@@ -63,7 +63,7 @@ def _require_bytes(name: str, encoded: TensorType) -> None:
 class ImageSize(Op):
     """Height and width of the image in a stream of bytes; 0 and 0 where there is none.
 
-    Generated code gives -1 and -1 for images in formats that it does not decode.
+    Generated code gives -1 and -1 for images in formats, or forms of these, that it does not decode.
     """
 
     examples = [case(data) for data, _, _ in EXAMPLES]

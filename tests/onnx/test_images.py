@@ -178,8 +178,9 @@ def test_an_image_beyond_the_limits_is_an_error(decoder: Any) -> None:
 
 def test_formats_that_c_does_not_decode_are_refused_and_not_taken_for_damage(decoder: Any) -> None:
     image = Image.fromarray(picture(8, 9))
-    for kind in ("webp", "jpeg2000"):
-        stream = saved(image, kind)
+    streams = [saved(image, kind) for kind in ("webp", "jpeg2000")]
+    streams += [saved(image.convert("CMYK"), "jpeg"), saved(image.convert("CMYK"), "tiff")]
+    for stream in streams:
         assert run_model(onnx.parser.parse_model(MODEL), [stream], "REFERENCE")[0].shape == (8, 9, 3)
         with pytest.raises(UnsupportedError, match="a form that this code does not read"):
             decoder(stream)
@@ -212,7 +213,7 @@ def test_damaged_streams_end(decoder: Any) -> None:
         try:
             shapes.add(decoder(stream).shape)
         except compiler.CompileError as error:
-            assert "limit" in str(error)
+            assert isinstance(error, UnsupportedError) or "limit" in str(error)
     assert (0, 0, 3) in shapes and len(shapes) > 3
 
 
@@ -225,7 +226,7 @@ def test_damaged_streams_under_sanitizers(tmp_path: Any) -> None:
         try:
             loaded.run({"stream": stream})
         except compiler.CompileError as error:
-            assert "limit" in str(error)
+            assert isinstance(error, UnsupportedError) or "limit" in str(error)
 
 
 def test_without_pillow_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

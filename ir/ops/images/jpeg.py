@@ -60,7 +60,7 @@ class Markers:
 
 
 def size(c: Canvas) -> tuple[Expr, Expr]:
-    """Height and width."""
+    """Height and width; -1 where the image has four components, as those made for print."""
     markers = Markers(c)
     markers.find()
     with c.repeat(negated(markers.is_frame())):
@@ -69,7 +69,8 @@ def size(c: Canvas) -> tuple[Expr, Expr]:
         markers.find()
     height, width = (c.let(name, c.number(markers.at + i, 2, False)) for name, i in (("lines", 3), ("columns", 5)))
     c.need(both(height > 0, width > 0, c.byte(markers.at + 2).equals(8)))
-    return height, width
+    is_for_print = c.byte(markers.at + 7).equals(4)
+    return select(is_for_print, -1, height), select(is_for_print, -1, width)
 
 
 class Frame:

@@ -68,10 +68,11 @@ def is_tiff(c: Canvas) -> Expr:
 
 
 def size(c: Canvas) -> tuple[Expr, Expr]:
-    """Height and width."""
+    """Height and width; -1 where the image lies in tiles, or has other colours than red, green and blue."""
     head = Header(c)
     c.need(head.is_sound())
-    return head.height, head.width
+    is_other = c.flag("is_other", either(head.count("tiles").differs(0), head.first("photometric", 0) > 3))
+    return select(is_other, -1, head.height), select(is_other, -1, head.width)
 
 
 class _Rows:
