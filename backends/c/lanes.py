@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 
+from backends.c.scalars import COMPARE
 from ir import types as t
-from ir.dims import Dim, Name, Size, names, substitute, symbol, terms
+from ir.access import any_varies, is_contiguous, varies
+from ir.dims import Size, substitute, symbol
+from ir.element import highest, lowest
 from ir.expr import Apply, Cast, Const, Expr, Index, Load, Var, children, transform, walk
 from ir.kernel import DOT_OPERANDS, For, Let, Stmt, Store, dot_length, exprs_of, map_exprs, walk_stmts
 from ir.types import DType
@@ -15,13 +17,12 @@ from ir.types import DType
 MATH = ("exp", "log", "tanh", "sigmoid", "erf", "sqrt", "abs", "floor", "ceil", "round", "trunc")
 """Functions of f32 that vectors have, under these names."""
 ELEMENTS = (t.f32, t.f64, t.i8, t.i16, t.i32, t.i64, t.u8, t.u16, t.u32, t.u64)
-COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _WHOLE = ("round", "floor", "ceil", "trunc")
 
 
 def factors_of(value: Expr, var: str) -> tuple[Load, Load]:
     """The loads of a product of two: the one that does not depend on `var`, and the one that does."""
-    x, w = sorted((e for e in walk(value) if isinstance(e, Load)), key=lambda load: depends(load, var))
+    x, w = sorted((e for e in walk(value) if isinstance(e, Load)), key=lambda load: varies(load, var))
     return x, w
 
 
@@ -39,14 +40,14 @@ def is_dot(loop: For, var: str) -> bool:
     if not isinstance(store, Store) or store.function != "add" or store.value.dtype not in DOT_OPERANDS:
         return False
     value = store.value
-    if not is_contiguous(store.index, var) or depends_any(store.index, loop.var) or not isinstance(value, Apply):
+    if not is_contiguous(store.index, var) or any_varies(store.index, loop.var) or not isinstance(value, Apply):
         return False
     if value.function != "mul" or not all(isinstance(a, Cast) and isinstance(a.value, Load) for a in value.args):
         return False
     x, w = factors_of(value, var)
     if (x.dtype, w.dtype) != DOT_OPERANDS[value.dtype] or loop.extent != dot_length(w.dtype):
         return False
-    if depends(x, var) or len(w.index) < 2:
+    if varies(x, var) or len(w.index) < 2:
         return False
     return (
         x.outside is None
@@ -54,13 +55,8 @@ def is_dot(loop: For, var: str) -> bool:
         and is_contiguous(x.index, loop.var)
         and is_contiguous(w.index[:-1], var)
         and w.index[-1] == Index(t.i64, symbol(loop.var))
-        and not depends_any(w.index[:-1], loop.var)
+        and not any_varies(w.index[:-1], loop.var)
     )
-
-
-def depends_any(index: tuple[Expr, ...], var: str) -> bool:
-    """Whether an index differs with a loop variable."""
-    return any(depends(i, var) for i in index)
 
 
 def first_of(load: Load, var: str) -> Load:
@@ -70,23 +66,6 @@ def first_of(load: Load, var: str) -> Load:
         return Index(t.i64, substitute(expr.value, {var: 0})) if isinstance(expr, Index) else None
 
     return Load(load.dtype, load.buffer, tuple(transform(i, one) for i in load.index))
-
-
-@lru_cache(maxsize=65536)
-def depends(expr: Expr, var: str) -> bool:
-    """Whether a value differs with a loop variable."""
-    return any(isinstance(part, Index) and var in names(part.value) for part in walk(expr))
-
-
-def is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
-    """Whether the last index grows by one with `var` and the others do not depend on it."""
-    if not index or any(depends(i, var) for i in index[:-1]) or not isinstance(index[-1], Index):
-        return False
-    last = index[-1].value
-    if not isinstance(last, Dim):
-        return False
-    own = [(c, atoms) for c, atoms in terms(last) if any(var in names(Dim(((1, (atom,)),))) for atom in atoms)]
-    return len(own) == 1 and own[0][0] == 1 and len(own[0][1]) == 1 and isinstance(own[0][1][0], Name)
 
 
 def keeps_order(loop: For) -> bool:
@@ -120,7 +99,7 @@ class VectorCheck:
     def value(self, expr: Expr) -> bool:
         """Whether there is vector code for a value: it is the same in all lanes, or made of what vectors can do."""
         if expr not in self._known:
-            self._known[expr] = not depends(expr, self.var) or self._differs(expr)
+            self._known[expr] = not varies(expr, self.var) or self._differs(expr)
         return self._known[expr]
 
     def _differs(self, expr: Expr) -> bool:
@@ -150,11 +129,11 @@ class VectorCheck:
 
     def _condition(self, expr: Expr, dtype: DType) -> bool:
         """Whether a condition is one bool for all lanes, or made of comparisons of values as wide as `dtype`."""
-        if not depends(expr, self.var):
+        if not varies(expr, self.var):
             return True
         match expr:
             case Apply(function="and" | "or" | "not", args=args):
-                return all(depends(arg, self.var) and self._condition(arg, dtype) for arg in args)
+                return all(varies(arg, self.var) and self._condition(arg, dtype) for arg in args)
             case Apply(function=function, args=args) if function in COMPARE or function == "isnan":
                 fits = all(arg.dtype in ELEMENTS and arg.dtype.itemsize == dtype.itemsize for arg in args)
                 return fits and all(map(self.value, args))
@@ -183,15 +162,9 @@ def is_narrowing(cast: Cast) -> bool:
     return cast.value.dtype == t.f32 and cast.dtype in (t.i8, t.u8, t.i16, t.u16)
 
 
-def limits(dtype: DType) -> tuple[int, int]:
-    """The least and the greatest integer of a type."""
-    low = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
-    return low, (1 << (dtype.bits - dtype.is_signed)) - 1
-
-
 def is_clamped(expr: Expr, dtype: DType) -> bool:
     """Whether a float is a maximum and minimum with bounds within the range of an integer type: inside it, or NaN."""
-    low, high = limits(dtype)
+    low, high = lowest(dtype), highest(dtype)
     found: dict[str, bool] = {}
     while isinstance(expr, Apply) and expr.function in ("min", "max"):
         bound = next((arg for arg in expr.args if isinstance(arg, Const)), None)

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from backends.c.expressions import Scope, hint, split_offset
-from backends.c.lanes import COMPARE, MATH, depends, factors_of, first_of, is_clamped, is_narrowing, is_whole, limits
+from backends.c.lanes import MATH, factors_of, first_of, is_clamped, is_narrowing, is_whole
 from backends.c.names import Writer
-from backends.c.scalars import Text, value_type
+from backends.c.scalars import COMPARE, Text, value_type
 from backends.c.sizes import PRODUCT, SUM, UNARY
 from ir import types as t
+from ir.access import varies
 from ir.dims import names, substitute
+from ir.element import highest, lowest
 from ir.expr import Apply, Cast, Const, Expr, Index, Load, children, transform, walk
 from ir.kernel import Let, Store, dot_length
 from ir.types import DType, TensorType
@@ -91,7 +93,7 @@ class Nest:
 
     def _count(self, expr: Expr, step: Step) -> None:
         """Counts the uses of vectors and of scalar operands; what a vector is made of counts once."""
-        is_vector = depends(expr, step.var)
+        is_vector = varies(expr, step.var)
         key = (expr, step.base if is_vector else -1)
         self.uses[key] = self.uses.get(key, 0) + 1
         if is_vector and self.uses[key] == 1 and not isinstance(expr, Load):
@@ -166,7 +168,7 @@ class Nest:
 
     def _value(self, expr: Expr, step: Step) -> tuple[Text, bool]:
         """The value as C, and whether it is a vector."""
-        if not depends(expr, step.var):
+        if not varies(expr, step.var):
             return self._scalar(expr), False
         if isinstance(expr, Load):
             return self._load(expr, step), True
@@ -188,7 +190,7 @@ class Nest:
         vector = self._type(expr.dtype, step.lanes)
         if expr.function == "select":
             yes, no = (self._vector(side, step) for side in expr.args[1:])
-            if not depends(expr.args[0], step.var):
+            if not varies(expr.args[0], step.var):
                 return Text(f"({self._scalar(expr.args[0]).at(UNARY)} ? {yes.text} : {no.text})")
             return Text(f"SESAME_PICK({vector}, {self._mask(expr.args[0], step).text}, {yes.text}, {no.text})")
         if expr.function in MATH:
@@ -239,7 +241,7 @@ class Nest:
         if is_clamped(cast.value, cast.dtype) and (name == "to_ints" or is_whole(cast.value)):
             zero = "number" if name == "integer" else "known_ints"
             return Text(f"sesame_{zero}_{vector}({text.text})")
-        low, high = limits(cast.dtype)
+        low, high = lowest(cast.dtype), highest(cast.dtype)
         return Text(f"sesame_{name}_{vector}({text.text}, {low}.0f, {high}.0f)")
 
     def _bounded(self, expr: Apply, parts: list[tuple[Text, bool]], step: Step) -> Text | None:

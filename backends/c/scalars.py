@@ -13,6 +13,7 @@ import numpy as np
 
 from backends.c.sizes import ATOM, PRODUCT, SUM, UNARY, literal, paren
 from ir import types as t
+from ir.element import highest, lowest
 from ir.types import DType
 
 COMPARISON = 0
@@ -137,9 +138,7 @@ def cast_text(value: Text, source: DType, target: DType, saturate: bool) -> Text
 
 def integer_in_float(value: Text, dtype: DType) -> Text:
     """An f32 rounded towards zero and clamped to the range of a small integer type, still as f32."""
-    low = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
-    high = (1 << (dtype.bits - dtype.is_signed)) - 1
-    return Text(f"sesame_integer_f32({value.text}, {low}.0f, {high}.0f)")
+    return Text(f"sesame_integer_f32({value.text}, {lowest(dtype)}.0f, {highest(dtype)}.0f)")
 
 
 def _wrapped_sub_byte(dtype: DType, value: Text) -> Text:
@@ -161,7 +160,7 @@ def _cast_to_float(value: Text, source: DType, target: DType, saturate: bool) ->
 
 
 _INFIX = {"add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "div": ("/", PRODUCT)}
-_COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _BITS = {"and": "&", "or": "|", "xor": "^", "min": "&", "max": "|", "add": "|", "mul": "&"}
 _INTEGER = (
     "add", "sub", "mul", "neg", "and", "or", "xor", "not", "min", "max", "shl", "shr", "abs", "sign", "pow", "div",
@@ -201,7 +200,7 @@ def has_function(function: str, dtype: DType) -> bool:
     """Whether `function` of arguments of `dtype` has C code."""
     if not is_supported(dtype):
         return False
-    if function in _COMPARE or function == "select":
+    if function in COMPARE or function == "select":
         return True
     if dtype == t.bool_:
         return function in _BITS or function == "not"
@@ -212,8 +211,8 @@ def has_function(function: str, dtype: DType) -> bool:
 
 def function_text(function: str, dtype: DType, args: list[Text]) -> Text:
     """`function` applied to values of `dtype` (for select: the type of the last two). KeyError for what has no C."""
-    if function in _COMPARE:
-        return Text(f"{args[0].at(SUM)} {_COMPARE[function]} {args[1].at(SUM)}", COMPARISON)
+    if function in COMPARE:
+        return Text(f"{args[0].at(SUM)} {COMPARE[function]} {args[1].at(SUM)}", COMPARISON)
     if function == "select":
         return _select_text(dtype, args)
     if dtype == t.bool_:

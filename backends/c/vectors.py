@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from backends.c.expressions import Expressions
-from backends.c.lanes import ELEMENTS, VectorCheck, depends, indices_of, inlined, is_contiguous, is_dot, keeps_order
+from backends.c.lanes import ELEMENTS, VectorCheck, indices_of, inlined, is_dot, keeps_order
 from backends.c.names import Writer, wrapped
 from backends.c.nests import Nest, Step, Tile
 from backends.c.scalars import Text, constant, storage_type
 from ir import types as t
+from ir.access import is_contiguous, varies
 from ir.dims import names, symbol
 from ir.expr import Apply, Const, Expr, Index, Load, Var, transform, walk
 from ir.functions import COSTLY
@@ -73,12 +74,12 @@ class Vectors:
             if not isinstance(stmt, Store) or stmt.function not in (None, "add", "mul", "max", "min"):
                 return None
             dtype = stmt.value.dtype
-            is_rounded = dtype == t.bf16 and stmt.function is None and depends(stmt.value, loop.var)
+            is_rounded = dtype == t.bf16 and stmt.function is None and varies(stmt.value, loop.var)
             if not (dtype in ELEMENTS or is_rounded) or not is_contiguous(stmt.index, loop.var):
                 return None
             if any(map(self._is_data, stmt.index)) or not check.value(stmt.value):
                 return None
-            varying = [e for e in walk(stmt.value) if depends(e, loop.var)]
+            varying = [e for e in walk(stmt.value) if varies(e, loop.var)]
             sizes = [e.dtype.itemsize for e in varying if not isinstance(e, Index) and e.dtype != t.bool_]
             widest = max(widest, dtype.itemsize, *sizes)
         lanes = self.lanes * 4 // widest

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from compiler.passes.simplify import simplify
 from compiler.pipeline import kernel_pass
 from ir import types as t
-from ir.dims import Dim, FloorDiv, Size, atoms, names, symbol
+from ir.access import any_varies, is_contiguous
+from ir.dims import Size, symbol
 from ir.element import Names, identity
 from ir.expr import Apply, Cast, Expr, Index, Load, Var, apply, walk
 from ir.kernel import (
@@ -26,12 +26,11 @@ from ir.kernel import (
     Stmt,
     Store,
     Variable,
-    exprs_of,
     map_blocks,
     rename,
     walk_stmts,
 )
-from ir.schedule import only_update, split, substitute_var
+from ir.schedule import only_update, substitute_var
 from ir.types import TensorType
 
 _MOST_VECTORS = 4
@@ -70,7 +69,7 @@ def _block(block: tuple[Stmt, ...], taken: Names, lanes: int) -> tuple[Stmt, ...
         before = block[position - 1] if position else None
         reduction = None
         if isinstance(before, Variable) and isinstance(stmt, For):
-            reduction = _reduction_of(before, stmt) or _reduction_of(before, _by_axis(stmt, taken))
+            reduction = _reduction_of(before, stmt)
         made = None if reduction is None else _in_vectors(reduction, taken, lanes)
         if made is not None:
             result += made
@@ -97,24 +96,6 @@ def _reduction_of(variable: Variable, stmt: Stmt) -> _Reduction | None:
     return _Reduction(variable, update.function, tuple(outer), replace(loop, body=(update,)))
 
 
-def _by_axis(loop: For, taken: Names) -> For:
-    """A nest whose innermost loop runs along two axes that a reshape made one, as loops along each of them."""
-    if len(loop.body) == 1 and isinstance(loop.body[0], For):
-        return replace(loop, body=(_by_axis(loop.body[0], taken),))
-    found = [e.value for s in loop.body for e in walk(*exprs_of(s)) if isinstance(e, Index)]
-    for atom in (atom for size in found for atom in atoms(size)):
-        if not isinstance(atom, FloorDiv) or atom.num != symbol(loop.var) or not isinstance(atom.den, int):
-            continue
-        if isinstance(loop.extent, Expr) or loop.extent % atom.den != 0:
-            continue
-        outer, inner = taken.fresh(loop.var), taken.fresh(loop.var)
-        made = split(Kernel("axes", (), (loop,)), loop.var, atom.den, outer, inner)
-        (result,) = simplify.run(made).body
-        assert isinstance(result, For)
-        return result
-    return loop
-
-
 def _is_by_lane(value: Expr, var: str, accumulator: str) -> bool:
     """Whether a value can be computed for neighbouring iterations of a loop at a time: it reads contiguous memory, or
     what is the same for all of them, and not what is gathered."""
@@ -126,23 +107,12 @@ def _is_by_lane(value: Expr, var: str, accumulator: str) -> bool:
             return False
         if isinstance(expr, Cast) and expr.dtype not in _ELEMENTS:
             return False
-        if not isinstance(expr, Load) or not any(_depends(i, var) for i in expr.index):
+        if not isinstance(expr, Load) or not any_varies(expr.index, var):
             continue
-        if expr.outside is not None or expr.dtype not in _ELEMENTS or not _is_contiguous(expr.index, var):
+        if expr.outside is not None or expr.dtype not in _ELEMENTS or not is_contiguous(expr.index, var):
             return False
         contiguous = True
     return contiguous
-
-
-def _depends(index: Expr, var: str) -> bool:
-    return any(isinstance(e, Index) and var in names(e.value) for e in walk(index))
-
-
-def _is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
-    *front, last = index
-    if any(_depends(i, var) for i in front) or not isinstance(last, Index) or not isinstance(last.value, Dim):
-        return False
-    return var not in names(last.value - symbol(var))
 
 
 def _in_vectors(reduction: _Reduction, taken: Names, lanes: int) -> list[Stmt] | None:

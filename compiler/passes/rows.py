@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ir import types as t
+from ir.access import any_varies
 from ir.dims import Size, names, substitute, symbol, symbol_of
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, Var, transform, walk
@@ -283,7 +284,8 @@ class _Row:
         places = [i for load in self._reads(member) for i in load.index]
         loads = [e for e in walk(store.value) if isinstance(e, Load)]
         innermost = member.inner[-1].var
-        if any(e.outside is not None or not (is_along(e.index, innermost) or not _uses(e, innermost)) for e in loads):
+        moving = [e.index for e in loads if any_varies(e.index, innermost)]
+        if any(e.outside is not None for e in loads) or not all(is_along(index, innermost) for index in moving):
             return False
         return all(isinstance(i, Index) for i in (*places, *(i for e in loads for i in e.index)))
 
@@ -317,10 +319,6 @@ def _by_lane(store: Store, var: str) -> bool:
     loads = [e for e in walk(store.value) if isinstance(e, Load)]
     is_known = all(e.outside is None and all(isinstance(i, Index) for i in e.index) for e in loads)
     return is_known and store.index[-1] == Index(t.i64, symbol(var))
-
-
-def _uses(load: Load, var: str) -> bool:
-    return any(isinstance(e, Index) and var in names(e.value) for i in load.index for e in walk(i))
 
 
 def _inlined(member: Member, store: Store) -> Callable[[Load], Expr]:

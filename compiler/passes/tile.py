@@ -15,7 +15,8 @@ from compiler.passes.simplify import simplify
 from compiler.passes.tile_choice import Shared, Tile, choose_tile
 from compiler.pipeline import program_pass
 from ir import types as t
-from ir.dims import Dim, FloorDiv, Size, atoms, bounded, ceil_div, decide_le, names, symbol
+from ir.access import any_varies, is_contiguous
+from ir.dims import FloorDiv, Size, atoms, bounded, ceil_div, decide_le, symbol
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
 from ir.functions import COSTLY
@@ -236,16 +237,16 @@ def _shape_of(nest: Nest, rows: Size, columns: Size, lanes: int, registers: int)
 def _shared(nest: Nest) -> Shared:
     """What the rows of a tile load in common: nothing for a pooling window, weights for a depthwise convolution."""
     loads = [e for s in walk_stmts((nest.loops[-1].body[1],)) for e in _loads(s)]
-    if nest.rows is None or not all(_uses(e.index, nest.columns) for e in loads):
+    if nest.rows is None or not all(any_varies(e.index, nest.columns) for e in loads):
         return "vectors"
-    return "nothing" if all(_uses(e.index, nest.rows) for e in loads) else "weights"
+    return "nothing" if all(any_varies(e.index, nest.rows) for e in loads) else "weights"
 
 
 def _reads_others_along(nest: Nest, loop: str) -> bool:
     """Whether the sum reads another operand than the weights along a loop, as a depthwise convolution does."""
     reduction = nest.loops[-1].body[1]
     loads = [e for s in walk_stmts((reduction,)) for e in _loads(s)]
-    return any(e.buffer != nest.weight and _uses(e.index, loop) for e in loads)
+    return any(e.buffer != nest.weight and any_varies(e.index, loop) for e in loads)
 
 
 def split_groups(kernel: Kernel, packable: set[str]) -> Kernel:
@@ -318,18 +319,16 @@ def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
     if any(isinstance(f.extent, Expr) for f in loops):
         return None
     columns = loops[-1].var
-    if not _is_contiguous(stores[0].index, columns):
+    if not is_contiguous(stores[0].index, columns):
         return None
     loads = [e for e in walk(update.value) if isinstance(e, Load)]
     if not loads or not _is_summable(update.value, body[0].init.dtype):
         return None
-    if any(e.outside is not None and (_uses(e.index, columns) and not _is_contiguous(e.index, columns)) for e in loads):
+    if not all(is_contiguous(e.index, columns) or not any_varies(e.index, columns) for e in loads):
         return None
-    if not all(_is_contiguous(e.index, columns) or not _uses(e.index, columns) for e in loads):
+    if not any(any_varies(e.index, columns) for e in loads):
         return None
-    if not any(_uses(e.index, columns) for e in loads):
-        return None
-    rows = loops[-2].var if len(loops) > 1 and any(_uses(e.index, loops[-2].var) for e in loads) else None
+    rows = loops[-2].var if len(loops) > 1 and any(any_varies(e.index, loops[-2].var) for e in loads) else None
     summed = [f.var for f in walk_stmts((body[1],)) if isinstance(f, For)]
     weight = _weight_of(loads, packable, columns, rows, summed)
     if weight is not None and sum(e.buffer == weight for s in walk_stmts(kernel.body) for e in _loads(s)) != 1:
@@ -371,7 +370,7 @@ def _dot_loop(
     if len(along) != 1:
         return None
     others = (*(index for index in w.index if index != Index(t.i64, symbol(loop.var))), *x.index[:-1])
-    if not _is_contiguous(x.index, loop.var) or _uses(others, loop.var) or _uses(x.index, columns):
+    if not is_contiguous(x.index, loop.var) or any_varies(others, loop.var) or any_varies(x.index, columns):
         return None
     return loop.var, along[0]
 
@@ -379,11 +378,11 @@ def _dot_loop(
 def _weight_of(loads: list[Load], packable: set[str], columns: str, rows: str | None, summed: list[str]) -> str | None:
     """The first operand that may be packed and is read along the columns and the sum, but not along the rows."""
     for load in loads:
-        if load.buffer not in packable or load.outside is not None or not _uses(load.index, columns):
+        if load.buffer not in packable or load.outside is not None or not any_varies(load.index, columns):
             continue
-        if rows is not None and _uses(load.index, rows):
+        if rows is not None and any_varies(load.index, rows):
             continue
-        if any(_uses(load.index, axis) for axis in summed):
+        if any(any_varies(load.index, axis) for axis in summed):
             return load.buffer
     return None
 
@@ -401,18 +400,6 @@ def _only_update(loop: For) -> Assign | None:
     while len(body) == 1 and isinstance(body[0], For):
         body = body[0].body
     return body[0] if len(body) == 1 and isinstance(body[0], Assign) else None
-
-
-def _uses(index: tuple[Expr, ...], var: str) -> bool:
-    return any(var in names(e.value) for i in index for e in walk(i) if isinstance(e, Index))
-
-
-def _is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
-    """Whether `var` appears in the last index only, there as `var` plus something without it."""
-    *front, last = index if index else (Index(t.i64, 0),)
-    if _uses(tuple(front), var) or not isinstance(last, Index) or not isinstance(last.value, Dim):
-        return False
-    return var not in names(last.value - symbol(var))
 
 
 def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
@@ -437,7 +424,8 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
     outer = [f.var for f in nest.loops if f.var != nest.columns]
     count = ceil_div(column_extent, shape.columns)
     has_few = (isinstance(count, int) and count < _FEW_PANELS) or not nest.weight
-    is_batched = nest.weight is not None and any(_uses(e.index, v) for e in _weight_loads(nest) for v in outer[:-1])
+    weights = [e.index for e in _weight_loads(nest)] if nest.weight else []
+    is_batched = any(any_varies(index, loop) for index in weights for loop in outer[:-1])
     order = [*outer[:-1], panel, *outer[-1:]] if (has_few or is_batched) and len(outer) > 1 else [panel, *outer]
     is_channelwise = nest.rows is not None and _reads_others_along(nest, nest.columns) and not nest.is_inner
     if is_channelwise:

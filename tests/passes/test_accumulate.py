@@ -13,6 +13,7 @@ from backends.reference import run_kernel, run_program
 from compiler import observe as see
 from compiler.backend import find_backend
 from compiler.passes.accumulate import accumulate
+from compiler.passes.unravel import unravel
 from compiler.pipeline import Pipeline
 from ir.build import Builder
 from ir.dims import symbol
@@ -113,7 +114,7 @@ def test_axes_that_a_reshape_made_one_are_gone_through_in_turn():
       y[] = acc
     }"""
     plain = parse_kernel(text)
-    kernel = made(plain)
+    kernel = made(unravel.run(plain))
     assert any(s.mark == "vector" for s in walk_stmts(kernel.body) if isinstance(s, For))
     x = RNG.integers(-99, 99, (3, 4, 20)).astype(np.float32)
     results = [np.zeros((), np.float32) for _ in range(2)]

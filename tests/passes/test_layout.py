@@ -152,6 +152,15 @@ def test_few_channels(name: str, is_symbolic: bool, tmp_path: Path) -> None:
     assert_c_agrees(graph, tmp_path, RNG.standard_normal(shape).astype(np.float32))
 
 
+def test_channels_that_only_a_run_tells_are_no_taps() -> None:
+    graph = Graph("unknown")
+    with Builder(graph) as b:
+        y = b.conv_channels_last(image(graph, "n", "h", "w", "c"), weights(b, 3, 3, 3, 8), None, **CONV)
+    graph.set_outputs([y], ["y"])
+    made = Pipeline([PASSES["widen"].with_options(lanes=16), "dce"]).run(graph)
+    assert [node.op.name for node in made.nodes() if node.op.name != "const"] == ["conv_channels_last"]
+
+
 def test_neighbouring_outputs_fill_a_vector() -> None:
     graph = Graph("narrow")
     with Builder(graph) as b:
