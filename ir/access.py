@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from ir.dims import Dim, names, symbol
+from ir.dims import Dim, Size, names, substitute, symbol
 from ir.expr import Expr, Index, walk
 
 
@@ -26,3 +26,19 @@ def is_contiguous(index: tuple[Expr, ...], var: str) -> bool:
         return False
     last = index[-1].value
     return isinstance(last, Dim) and var not in names(last - symbol(var))
+
+
+def stride(index: tuple[Expr, ...], shape: tuple[Size, ...], var: str) -> int | None:
+    """The elements between those that an index into a buffer of this shape names at `var` and at `var` + 1; None where
+    it is not always the same number."""
+    total, step = 0, 1
+    for part, size in zip(reversed(index), reversed(shape)):
+        if varies(part, var):
+            if not isinstance(part, Index) or not isinstance(step, int):
+                return None
+            moved = substitute(part.value, {var: symbol(var) + 1}) - part.value
+            if not isinstance(moved, int):
+                return None
+            total += moved * step
+        step = step * size  # type: ignore[operator]
+    return total

@@ -9,13 +9,14 @@ which instruction does it is not known here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf, prod
 
 from compiler.passes.phases import split_phases
 from compiler.passes.simplify import simplify
 from compiler.passes.tile_choice import Shared, Tile, choose_tile
 from compiler.pipeline import program_pass
 from ir import types as t
-from ir.access import any_varies, is_contiguous
+from ir.access import any_varies, is_contiguous, stride
 from ir.dims import FloorDiv, Size, atoms, bounded, ceil_div, decide_le, symbol
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
@@ -58,6 +59,8 @@ from ir.schedule import (
 from ir.types import DType, TensorType
 
 _FEW_PANELS = 4
+_FEW_ROWS = 32
+"""Rows for which weights are read that do not pay for having them in a cache."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +175,12 @@ def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) 
         return whole, None
     if nest.weight is None and not isinstance(columns, int):
         return _tile_unknown_columns(kernel, nest, rows, columns, lanes, registers), None
-    shape = _shape_of(nest, rows, columns, lanes, registers)
+    shape = _shape_of(kernel, nest, rows, columns, lanes, registers)
     if nest.weight and columns % shape.columns != 0 and _reads_others_along(nest, nest.columns):
         nest = replace(nest, weight=None)  # only packed weights may be read beyond the last column
         if decide_le(lanes, columns) is False:
             return whole, None
-        shape = _shape_of(nest, rows, columns, lanes, registers)
+        shape = _shape_of(kernel, nest, rows, columns, lanes, registers)
     try:
         tiled = _apply(kernel, nest, shape)
         panels = _panels_of(nest, shape)
@@ -205,7 +208,7 @@ def _tile_inside(kernel: Kernel, lanes: int, registers: int, packable: set[str])
     extents = [nest.loops[-1].extent for nest in nests]
     if len(set(extents)) != 1 or not isinstance(extents[0], int):
         return kernel, None
-    shape = _shape_of(nests[0], 1, extents[0], lanes, registers)
+    shape = _shape_of(kernel, nests[0], 1, extents[0], lanes, registers)
     panels = _panels_of(nests[0], shape)
     made = kernel
     try:
@@ -229,9 +232,26 @@ def inner_nests(kernel: Kernel, packable: set[str]) -> list[Nest]:
     return found
 
 
-def _shape_of(nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Tile:
+def _shape_of(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Tile:
     most = (8 if rows == 1 else 4) if nest.weight else min(4, columns // lanes)  # type: ignore[operator]
-    return choose_tile(rows, columns, lanes, registers, range(most, 0, -1), _shared(nest))  # type: ignore[arg-type]
+    widths = range(most, 0, -1)  # type: ignore[arg-type]
+    apart, is_streamed = _apart(kernel, nest), _rows_of_weights(nest) <= _FEW_ROWS
+    return choose_tile(rows, columns, lanes, registers, widths, _shared(nest), apart, is_streamed)
+
+
+def _rows_of_weights(nest: Nest) -> float:
+    """For how many rows in all each of the weights is read."""
+    extents = [f.extent for f in nest.loops if not any(any_varies(load.index, f.var) for load in _weight_loads(nest))]
+    return prod(extent if isinstance(extent, int) else inf for extent in extents)
+
+
+def _apart(kernel: Kernel, nest: Nest) -> int | None:
+    """The bytes from what one row of a tile multiplies by the shared vectors to what the next does, where known."""
+    for load in (e for s in walk_stmts((nest.loops[-1].body[1],)) for e in _loads(s)):
+        if nest.rows and any_varies(load.index, nest.rows) and not any_varies(load.index, nest.columns):
+            elements = stride(load.index, kernel.buffer(load.buffer).type.shape, nest.rows)
+            return elements and abs(elements) * load.dtype.itemsize
+    return None
 
 
 def _shared(nest: Nest) -> Shared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import gcd
 from typing import Literal
 
 from ir.dims import Size
@@ -19,6 +20,11 @@ _LOADED = 6
 _MOST_LOADED = 14
 """Sums beyond which what each loads for itself finds no registers."""
 _ROWS_OF_UNKNOWN = 6
+_WAY = 4096
+"""Bytes after which addresses fall into the same set of a first-level cache again: of 64 lines of 64 bytes in most."""
+_LINES_OF_A_SET = 8
+_THRASHING = 1.25
+"""How much longer rows take that evict each other: each line is read again for each of its elements."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,23 @@ class Tile:
 
 
 def choose_tile(
-    rows: Size, columns: Size, lanes: int, registers: int, widths: Iterable[int], shared: Shared = "vectors"
+    rows: Size,
+    columns: Size,
+    lanes: int,
+    registers: int,
+    widths: Iterable[int],
+    shared: Shared = "vectors",
+    apart: int | None = None,
+    is_streamed: bool = False,
 ) -> Tile:
     """The tile with the least wasted work: rows and columns beyond the end, and more loads than the FMAs hide.
 
-    `widths` are the numbers of vectors that a row may have.
+    `widths` are the numbers of vectors that a row may have; `apart` are the bytes from one row of the operand that is
+    not shared to the next, where known. Of equal tiles, more rows pass less often over vectors that are streamed from
+    memory.
     """
     total = -(-columns // lanes) if isinstance(columns, int) else None
+    together = _LINES_OF_A_SET * _WAY // gcd(apart, _WAY) if apart else None  # rows that stay in the cache together
     enough = _LOADED if shared == "weights" else _INDEPENDENT
     best: tuple[float, Tile] | None = None
     for v in widths:
@@ -56,6 +72,8 @@ def choose_tile(
             else:
                 loads = 1 if shared == "nothing" else (r + v) / (r * v)
                 cost = cost * max(1.0, 1.1 * loads) - 0.001 * r * v
+                cost -= 0.0001 * r if is_streamed else 0.0
+                cost *= _THRASHING if together and r > together else 1.0
             if best is None or cost < best[0]:
                 best = (cost, Tile(r, v, v * lanes))
     assert best is not None

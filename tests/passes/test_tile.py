@@ -124,6 +124,38 @@ def test_a_product_shares_vectors_between_rows():
     assert choose_tile(1, 512, LANES, REGISTERS, range(8, 0, -1)) == Tile(1, 8, 128)
 
 
+def test_rows_that_fall_into_one_set_of_the_cache_are_no_more_than_it_has_lines():
+    """Rows 4096 bytes apart evict each other where there are more than eight; half as far apart, two sets hold them."""
+    widths = range(4, 0, -1)
+    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=4096).rows == 7
+    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=3 * 4096).rows == 7
+    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=2048).rows == 14
+    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=4096 + 64).rows == 14
+
+
+def test_weights_of_few_rows_are_passed_over_by_as_many_rows_as_can_be():
+    widths = range(4, 0, -1)
+    assert choose_tile(16, 512, LANES, REGISTERS, widths) == Tile(4, 4, 64)
+    assert choose_tile(16, 512, LANES, REGISTERS, widths, is_streamed=True) == Tile(8, 2, 32)
+
+
+def test_a_product_of_rows_far_apart_is_tiled_by_their_distance():
+    """The rows of x are 4096 bytes apart along w, as where a convolution skips every other one."""
+    text = """kernel @skips(in x: f32[28,512], const w: f32[512,256], out y: f32[14,256]) {
+      for v in 0..14 {
+        for c in 0..256 {
+          var acc: f32 = 0.0
+          for k in 0..512 {
+            acc add= mul(x[2*v,k], w[k,c])
+          }
+          y[v,c] = acc
+        }
+      }
+    }"""
+    tiled, _ = tile_kernel(parse_kernel(text), LANES, REGISTERS, {"w"})
+    assert tiles(tiled)[0][0] == 7
+
+
 def test_a_load_with_a_name_is_tiled_as_one_without():
     named = """kernel @squares(in x: f32[24,32], out y: f32[32]) {
       for c in 0..32 {
