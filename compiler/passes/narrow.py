@@ -25,7 +25,7 @@ _MOVES = ("pad", "reshape", "transpose", "slice", "expand")
 _LEAST_SUM = 16
 _LEAST_COLUMNS = 16
 """Below these a sum is over before its operands are in place, and columns do not fill a vector."""
-_LEAST_USES = 64
+_LEAST_USES = 32
 """Products of an activation that pay for rounding it in a step of its own."""
 
 
@@ -89,15 +89,13 @@ def _pair_taps(graph: Graph, node: Node) -> None:
         return
     *others, taps, _, outer = (int(size) for size in w.shape)
     pairs = (taps + 1) // 2
-    if math.prod(others) * taps < _LEAST_SUM or outer < _LEAST_COLUMNS or not isinstance(width, int):
+    if math.prod(others) * taps < _LEAST_SUM or outer < _LEAST_COLUMNS:
         return
-    missing = max(0, (outputs - 1) * op.stride[-1] + 2 * pairs - width)
-    missing += (width + missing) % 2
+    if not isinstance(width, int) and taps % 2:
+        return  # whether a last pair reaches beyond x is not known
     b = Builder(graph, before=node, sources=node.sources)
     front = (0,) * len(others)
-    if missing:
-        x = b.pad(x, before=(0,) * x.rank, after=(*[0] * (x.rank - 2), missing, 0))
-    x = b.reshape(x, shape=(*x.shape[:-2], x.shape[-2] // 2, 2))
+    x = _whole_pairs(b, x, (outputs - 1) * op.stride[-1] + 2 * pairs if isinstance(width, int) else None)
     if taps % 2:
         w = _constant(b, OPS["pad"](before=(0,) * w.rank, after=(*front, 1, 0, 0)), w, f"{w.name}.even")  # type: ignore[call-arg]
     w = _constant(b, OPS["reshape"](shape=(*others, pairs, 2, outer)), w, f"{w.name}.pairs")  # type: ignore[call-arg]
@@ -105,6 +103,22 @@ def _pair_taps(graph: Graph, node: Node) -> None:
     y = b.conv_channels_last(x, w, *rest, stride=stride, pad=op.pad, dilation=op.dilation)
     take_place(graph, node.output, y)
     remove_dead(graph, node)
+
+
+def _whole_pairs(b: Builder, x: Value, reach: Any) -> Value:
+    """Elements of the axis before the last as pairs: with zeros after them as far as windows `reach`, or without a last
+    one that no window reaches, which those of whole pairs do not where it has none beside it."""
+    *front, width, _ = x.shape
+    if reach is None:
+        even = 2 * (width // 2)
+        if even != width:
+            x = b.slice(x, starts=(0,) * x.rank, shape=(*front, even, 1), steps=(1,) * x.rank)
+    else:
+        missing = max(0, reach - width)
+        missing += (width + missing) % 2
+        if missing:
+            x = b.pad(x, before=(0,) * x.rank, after=(*[0] * len(front), missing, 0))
+    return b.reshape(x, shape=(*front, x.shape[-2] // 2, 2))
 
 
 def reads_narrow(node: Node) -> bool:
