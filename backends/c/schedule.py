@@ -36,6 +36,6 @@ def pipeline(backend: CBackend) -> Pipeline:
     graph += [*([winograd] if backend.winograd else []), widen, *tidy, *(["narrow"] if is_narrow else []), "fuse"]
     tile = PASSES["tile"].with_options(lanes=lanes(backend), registers=_REGISTERS[lanes(backend)])
     accumulate = PASSES["accumulate"].with_options(lanes=lanes(backend))
-    kernels = ["lower", "simplify", "join", "reuse", "share", "interleave", tile]
+    kernels = ["lower", "simplify", "join", "frame", "reuse", "share", "interleave", tile]
     kernels += ["unravel", "partition", accumulate, "simplify"]
     return Pipeline([*graph, *kernels, "memory"])
