@@ -1,8 +1,10 @@
-"""frame: what gets a frame of equal elements around it is stored inside of the frame by the call that makes it.
+"""frame: what gets a frame of equal elements around it is stored inside of the frame, where nothing is asked.
 
 The halo of a convolution is such a frame. Written by a call of its own, all of the operand goes through memory once
 more. Here the call that makes the operand stores it where the framed one lies, with any function of an element that
-stood between the two applied at once, and what is left of the other call fills the frame.
+stood between the two applied at once, and what is left of the other call fills the frame. Where the framed call moves
+elements, as a transpose does, it stays, for what lies inside alone: loops that ask of each element where it lies make
+no vectors.
 """
 
 from __future__ import annotations
@@ -15,25 +17,27 @@ from typing import TypeAlias
 from compiler.passes.simplify import simplify
 from compiler.pipeline import program_pass
 from ir import types as t
-from ir.dims import Size, symbol
+from ir.dims import Size, names, symbol, symbol_of
 from ir.element import Names
 from ir.expr import Apply, Const, Expr, Index, Load, Var, apply, transform, walk
 from ir.kernel import Buffer, For, Kernel, Stmt, Store, exprs_of, map_stmts, walk_stmts
 from ir.program import Branch, Call, Program, Repeat, Step, touched
+from ir.schedule import substitute_var
 
 _Fill: TypeAlias = Callable[[tuple[Expr, ...]], tuple[Stmt, ...]]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a kernel does that frames its operand: `value` of each of its elements, among elements that are `around`,
-    of which each axis has `before` and `after`. `operand` is the load in `value`."""
+    """What a kernel does that stores `value` among elements that are `around`, of which each axis has `before` and
+    `after`. `operand` is the only load in `value`, where that is a function of the element that lies at the same place
+    inside of the frame; else None."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     value: Expr
-    operand: Load
     around: Const
+    operand: Load | None
 
 
 @program_pass
@@ -47,7 +51,8 @@ def frame(program: Program) -> None:
 class _Framing:
     program: Program
     frames: dict[str, Frame | None] = field(default_factory=dict)
-    made: dict[tuple[str, str], tuple[Kernel, Kernel] | None] = field(default_factory=dict)
+    made: dict[tuple[str, str], Kernel | None] = field(default_factory=dict)
+    fillings: dict[str, Kernel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = Names(sorted(kernel.name for kernel in self.program.kernels))
@@ -69,7 +74,9 @@ class _Framing:
                 both = None if not isinstance(maker, Call) else self.framed(maker, step)
                 if both is not None and place is not None:
                     result[place], step = both
-                    makers[both[0].args[-1]] = place
+                elif (parts := self.parted(step)) is not None:
+                    inside, step = parts
+                    result.append(inside)
                 else:
                     makers[step.args[-1]] = len(result)
             result.append(step)
@@ -85,80 +92,150 @@ class _Framing:
             return None
         if any(self.program.buffers[name].blocked for name in (operand, result)):
             return None
-        name = user.kernel.name
-        if name not in self.frames:
-            self.frames[name] = frame_of(user.kernel)
-        found = self.frames[name]
-        if found is None:
+        found = self.frame(user.kernel)
+        if found is None or found.operand is None:
             return None
-        key = (maker.kernel.name, name)
+        key = (maker.kernel.name, user.kernel.name)
         if key not in self.made:
-            self.made[key] = self.kernels(maker.kernel, user.kernel, found)
-        kernels = self.made[key]
-        if kernels is None:
+            self.made[key] = stored_inside(maker.kernel, found)
+            if (inner := self.made[key]) is not None:
+                self.made[key] = replace(inner, name=self.names.fresh(f"{maker.kernel.name}_framed"))
+        inner = self.made[key]
+        if inner is None or inner.sizes != maker.kernel.sizes:
             return None
-        inner, rest = kernels
-        sizes = dict(zip(user.kernel.sizes, user.sizes))
         sources = tuple(dict.fromkeys((*maker.sources, *user.sources)))
-        return (
-            Call(inner, (*maker.args[:-1], result), maker.sizes, sources),
-            Call(rest, (result,), tuple(sizes[size] for size in rest.sizes), user.sources),
-        )
+        return Call(inner, (*maker.args[:-1], result), maker.sizes, sources), self.filling(user, found)
 
-    def kernels(self, maker: Kernel, user: Kernel, frame: Frame) -> tuple[Kernel, Kernel] | None:
-        """The kernels of the two calls."""
-        inner = stored_inside(maker, frame)
-        if inner is None or inner.sizes != maker.sizes:
+    def parted(self, call: Call) -> tuple[Call, Call] | None:
+        """A call that frames what it moves as one for what lies inside and one that fills the frame."""
+        found = self.frame(call.kernel)
+        if found is None or found.before[-1] or found.after[-1]:
             return None
-        result = user.params[-1]
-        taken = Names([*user.sizes, result.name])
-        body = _around(result, frame, taken)
-        rest = Kernel(self.names.fresh(f"frame_of_{user.name}"), (result,), body)
-        return replace(inner, name=self.names.fresh(f"{maker.name}_framed")), simplify.run(rest)
+        key = ("", call.kernel.name)
+        if key not in self.made:
+            self.made[key] = replace(_inside(call.kernel, found), name=self.names.fresh(f"{call.kernel.name}_inside"))
+        inner = self.made[key]
+        assert inner is not None
+        sizes = dict(zip(call.kernel.sizes, call.sizes))
+        return replace(call, kernel=inner, sizes=tuple(sizes[n] for n in inner.sizes)), self.filling(call, found)
+
+    def frame(self, kernel: Kernel) -> Frame | None:
+        """`frame_of`, looking once at each kernel."""
+        if kernel.name not in self.frames:
+            self.frames[kernel.name] = frame_of(kernel)
+        return self.frames[kernel.name]
+
+    def filling(self, call: Call, frame: Frame) -> Call:
+        """The call that fills the frame of what a call makes."""
+        name = call.kernel.name
+        if name not in self.fillings:
+            result = call.kernel.params[-1]
+            body = _around(result, frame, Names([*call.kernel.sizes, result.name]))
+            self.fillings[name] = simplify.run(Kernel(self.names.fresh(f"frame_of_{name}"), (result,), body))
+        kernel = self.fillings[name]
+        sizes = dict(zip(call.kernel.sizes, call.sizes))
+        return Call(kernel, call.args[-1:], tuple(sizes[size] for size in kernel.sizes), call.sources)
 
 
 def frame_of(kernel: Kernel) -> Frame | None:
-    """The frame that a kernel puts around its operand; None where it does anything else."""
-    operand, result = kernel.params[0], kernel.params[-1]
-    if len(kernel.params) != 2 or operand.role != "in" or result.role != "out":
+    """The frame that a kernel puts around something; None where it does anything else."""
+    result = kernel.params[-1]
+    if [b for b in kernel.params if b.role not in ("in", "const")] != [result] or result.role != "out":
         return None
-    loops, body = dict[str, Size | Expr](), kernel.body
-    while len(body) == 1 and isinstance(body[0], For):
-        loops[body[0].var] = body[0].extent
-        body = body[0].body
-    store = body[0] if len(body) == 1 else None
-    if not isinstance(store, Store) or store.function is not None or len(store.index) != operand.type.rank:
+    loops, store = _nest(kernel)
+    if store is None or len(loops) != sum(size != 1 for size in result.type.shape):
         return None
-    for index, size in zip(store.index, result.type.shape):
-        is_whole = any(index == Index(t.i64, symbol(var)) and extent == size for var, extent in loops.items())
+    extents = {loop.var: loop.extent for loop in loops}
+    variables = [symbol_of(i.value) if isinstance(i, Index) else None for i in store.index]
+    for index, var, size in zip(store.index, variables, result.type.shape):
+        is_whole = var is not None and extents.get(var) == size
         if not is_whole and not (index == Index(t.i64, 0) and size == 1):
             return None
-    given = _guarded(store.value)
-    loads = [e for e in walk(given[1]) if isinstance(e, Load)] if given is not None else []
-    if given is None or len(loads) != 1 or len(loops) != sum(size != 1 for size in result.type.shape):
+    given = _guarded(kernel, store.value)
+    if given is None:
         return None
     conditions, value, around = given
-    before = tuple(_distance(i, at) for i, at in zip(store.index, loads[0].index))
-    sizes = zip(operand.type.shape, result.type.shape, before)
-    after = tuple(None if b is None else _number(outer - inner - b) for inner, outer, b in sizes)
-    if any(n is None or n < 0 for n in (*before, *after)) or not any((*before, *after)):
+    rank = len(store.index)
+    before, after = [0] * rank, [0] * rank
+    for condition in conditions:
+        found = _bound(condition, variables, result.type.shape)
+        if found is None:
+            return None
+        axis, least, most = found
+        before[axis], after[axis] = max(before[axis], least), max(after[axis], most)
+    if not any((*before, *after)):
         return None
-    numbers = [n for n in (*before, *after) if n is not None]
-    rank = operand.type.rank
-    made = Frame(tuple(numbers[:rank]), tuple(numbers[rank:]), value, loads[0], around)
-    if conditions is not None and conditions != _inside(made, operand.type.shape):
-        return None
-    return made if _depends_on_operand_alone(made) else None
+    made = Frame(tuple(before), tuple(after), value, around, None)
+    return replace(made, operand=_operand(kernel, made, store))
 
 
-def _guarded(value: Expr) -> tuple[set[Expr] | None, Expr, Const] | None:
-    """The conditions under which a value is another one than a constant, that one, and the constant. A load with a
-    value for what lies outside has the conditions that this implies, given as None."""
+def _nest(kernel: Kernel) -> tuple[list[For], Store | None]:
+    """The loops of a kernel that is one store inside of them."""
+    loops, body = list[For](), kernel.body
+    while len(body) == 1 and isinstance(body[0], For):
+        loops.append(body[0])
+        body = body[0].body
+    store = body[0] if len(body) == 1 else None
+    return loops, store if isinstance(store, Store) and store.function is None else None
+
+
+def _bound(condition: Expr, variables: Sequence[str | None], shape: Sequence[Size]) -> tuple[int, int, int] | None:
+    """The axis whose variable a condition bounds, with how many elements it keeps out at the start and at the end."""
+    if not isinstance(condition, Apply) or not all(isinstance(arg, Index) for arg in condition.args):
+        return None
+    a, b = (arg.value for arg in condition.args if isinstance(arg, Index))
+    for axis, (var, extent) in enumerate(zip(variables, shape)):
+        if var is None:
+            continue
+        least, limit = symbol(var) - (a - b), b - a + symbol(var)
+        if condition.function == "ge" and isinstance(least, int):
+            return axis, max(0, least), 0
+        if condition.function == "lt" and var not in names(limit):
+            cut = extent - limit
+            return (axis, 0, max(0, cut)) if isinstance(cut, int) else None
+    return None
+
+
+def _operand(kernel: Kernel, frame: Frame, store: Store) -> Load | None:
+    """See `Frame`."""
+    loads = [e for e in walk(frame.value) if isinstance(e, Load)]
+    if len(loads) != 1 or len(kernel.params) != 2 or loads[0].outside is not None:
+        return None
+    (load,) = loads
+    if load.index != tuple(i - before for i, before in zip(store.index, frame.before)):
+        return None
+    sizes = zip(kernel.params[-1].type.shape, frame.before, frame.after)
+    if tuple(size - before - after for size, before, after in sizes) != kernel.buffer(load.buffer).type.shape:
+        return None
+    element = Var(load.dtype, "element")
+    rest = transform(frame.value, lambda e: element if e == load else None)
+    return None if any(isinstance(e, Index) for e in walk(rest)) else load
+
+
+def _inside(kernel: Kernel, frame: Frame) -> Kernel:
+    """The kernel for what lies inside of the frame."""
+    loops, store = _nest(kernel)
+    assert store is not None
+    body: tuple[Stmt, ...] = (replace(store, value=frame.value),)
+    places = {symbol_of(i.value): axis for axis, i in enumerate(store.index) if isinstance(i, Index)}
+    for loop in reversed(loops):
+        before, after = frame.before[places[loop.var]], frame.after[places[loop.var]]
+        assert not isinstance(loop.extent, Expr)
+        body = substitute_var(body, loop.var, symbol(loop.var) + before) if before else body
+        body = (replace(loop, extent=loop.extent - before - after, body=body),)
+    return simplify.run(replace(kernel, body=body))
+
+
+def _guarded(kernel: Kernel, value: Expr) -> tuple[list[Expr], Expr, Const] | None:
+    """The conditions under which a value is another one than a constant, that one, and the constant."""
     match value:
         case Load(outside=Const() as around):
-            return None, Load(value.dtype, value.buffer, value.index), around
+            sizes = zip(value.index, kernel.buffer(value.buffer).type.shape)
+            asked = [c for i, size in sizes for c in (apply("ge", i, 0), apply("lt", i, Index(t.i64, size)))]
+            open_ = [c for c in asked if not isinstance(c, Const) or not c.value]
+            return open_, Load(value.dtype, value.buffer, value.index), around
         case Apply(function="select", args=(condition, yes, Const() as around)):
-            return set(_conjuncts(condition)), yes, around
+            return _conjuncts(condition), yes, around
     return None
 
 
@@ -166,30 +243,6 @@ def _conjuncts(condition: Expr) -> list[Expr]:
     if isinstance(condition, Apply) and condition.function == "and":
         return [part for arg in condition.args for part in _conjuncts(arg)]
     return [condition]
-
-
-def _inside(frame: Frame, shape: tuple[Size, ...]) -> set[Expr]:
-    """The conditions under which the operand is not left."""
-    found: set[Expr] = set()
-    for index, size, before, after in zip(frame.operand.index, shape, frame.before, frame.after):
-        found |= {apply("ge", index, 0)} if before else set()
-        found |= {apply("lt", index, Index(t.i64, size))} if after else set()
-    return found
-
-
-def _distance(outer: Expr, inner: Expr) -> int | None:
-    return _number(outer.value - inner.value) if isinstance(outer, Index) and isinstance(inner, Index) else None
-
-
-def _number(size: Size) -> int | None:
-    return size if isinstance(size, int) else None
-
-
-def _depends_on_operand_alone(frame: Frame) -> bool:
-    """Whether a framed element is a function of one element of the operand, and not of its place."""
-    element = Var(frame.operand.dtype, "element")
-    rest = transform(frame.value, lambda e: element if e == frame.operand else None)
-    return frame.operand.outside is None and not any(isinstance(e, Index) for e in walk(rest))
 
 
 def stored_inside(kernel: Kernel, frame: Frame) -> Kernel | None:

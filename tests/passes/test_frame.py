@@ -145,14 +145,53 @@ def kernel_frame(value: str, size: str = "7,4", rows: str = "9"):
 
 def test_which_kernels_put_a_frame_around_an_operand() -> None:
     within = "(h - 1 >= 0) & (h - 1 < 7)"
-    found = kernel_frame("(x[h - 1, w] or 0.5)")
-    assert found is not None and (found.before, found.after, found.around.value) == ((1, 0), (1, 0), 0.5)
-    assert kernel_frame(f"select({within}, max(x[h - 1, w], 0.0), 0.0)") is not None
-    assert kernel_frame("select(h - 1 >= 0, max(x[h - 1, w], 0.0), 0.0)", "8,4") is not None
+    for value, size in [
+        ("(x[h - 1, w] or 0.5)", "7,4"),
+        (f"select({within}, max(x[h - 1, w], 0.0), 0.5)", "7,4"),
+        ("select(h - 1 >= 0, max(x[h - 1, w], 0.0), 0.5)", "8,4"),
+    ]:
+        found = kernel_frame(value, size)
+        assert found is not None and found.operand is not None and found.around.value == 0.5
+        assert (found.before, found.after) == ((1, 0), (8 - int(size[0]), 0))
     assert kernel_frame("(x[h - 1, w] or x[0, 0])") is None, "what lies around is not one value"
-    assert kernel_frame(f"select({within} & (w < 3), max(x[h - 1, w], 0.0), 0.0)") is None, "a hole"
-    assert kernel_frame(f"select({within}, x[h - 1, w] * f32(w), 0.0)") is None, "a function of the place"
-    assert kernel_frame(f"select({within}, x[h - 1, w] + x[h - 1, 0], 0.0)") is None, "two elements"
-    assert kernel_frame("(x[h + 1, w] or 0.0)") is None, "elements are cut off"
-    assert kernel_frame("x[h, w]", "9,4") is None, "no frame"
-    assert kernel_frame("(x[h - 1, w] or 0.0)", rows="8") is None, "a row that is not stored"
+    assert kernel_frame("select(x[0, w] > 0.0, x[h, w], 0.0)", "9,4") is None, "it depends on data"
+    assert kernel_frame("select(h%2 >= 1, x[h, w], 0.0)", "9,4") is None, "it is no frame"
+    assert kernel_frame("x[h, w]", "9,4") is None, "there is none"
+    assert kernel_frame("(x[h - 1, w] or 0.0)", rows="8") is None, "a row is not stored"
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "why"),
+    [
+        ("select({} & (w < 3), max(x[h - 1, w], 0.0), 0.0)", "7,4", "part of the operand is left out"),
+        ("select({}, x[h - 1, w] * f32(w), 0.0)", "7,4", "a function of the place"),
+        ("select({}, x[h - 1, w] + x[h - 1, 0], 0.0)", "7,4", "two elements"),
+        ("select({}, x[w, h - 1], 0.0)", "4,7", "elements are moved"),
+        ("select(h < 7, x[h + 1, w], 0.0)", "8,4", "elements are cut off"),
+    ],
+)
+def test_what_is_no_function_of_the_element_at_the_same_place(value: str, size: str, why: str) -> None:
+    found = kernel_frame(value.format("(h - 1 >= 0) & (h - 1 < 7)"), size)
+    assert found is not None and found.operand is None, why
+
+
+def shuffled(b: Builder, x: Value) -> Value:
+    """Channels of four groups in turn, with a halo around the image."""
+    n, h, w, c = x.shape
+    y = b.reshape(x, shape=(n, h, w, 4, c // 4))
+    y = b.reshape(b.transpose(y, perm=(0, 1, 2, 4, 3)), shape=x.shape)
+    return b.pad(b.relu(y), before=(0, 1, 1, 0), after=(0, 2, 1, 0))
+
+
+def test_what_is_moved_into_a_frame_asks_nothing_of_its_elements(tmp_path: Path) -> None:
+    graph = graph_of(tensor("f32", 2, 5, 6, 136), shuffled)
+    feeds = feeds_of(graph)
+    target = find_backend("c")
+    program = target.pipeline().run(graph, watch=[see.Verify()])
+    assert [call.kernel.name.rpartition("_")[2] for call in program.calls()] == ["inside", "pad"]
+    x = feeds["x"].reshape(2, 5, 6, 4, 34).transpose(0, 1, 2, 4, 3).reshape(2, 5, 6, 136)
+    wanted = np.pad(np.maximum(x, 0), ((0, 0), (1, 2), (1, 1), (0, 0)))
+    np.testing.assert_array_equal(target.emit(program, tmp_path).load().run(feeds)["y0"], wanted)
+    np.testing.assert_array_equal(run_program(program, feeds)["y0"], wanted)
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("kernels_*.c")))
+    assert "?" not in code and "/ 4" not in code

@@ -69,3 +69,34 @@ def test_rows_of_rows_are_split_by_the_shorter():
     x, y = np.random.default_rng(0).standard_normal((2, 2, 2, 24)).astype(np.float32), np.zeros((2, 96), np.float32)
     run_kernel(made, {"x": x, "y": y})
     np.testing.assert_array_equal(y, x.reshape(2, 96))
+
+
+SHUFFLE = """kernel @shuffle(in x: f32[N,4,34], out y: f32[N,136]) {
+  for n in 0..N, k in 0..136 {
+    y[n, k] = x[n, k%4, k//4]
+  }
+}"""
+
+
+def test_rows_that_are_read_in_turn_are_read_in_order():
+    assert loops(SHUFFLE)[1:] == [("k_place", 34, ""), ("k_row", 4, "")]
+    made = unravel.run(parse_kernel(SHUFFLE))
+    assert "//" not in kernel_text(made) and "%" not in kernel_text(made)
+    x, y = np.random.default_rng(0).standard_normal((3, 4, 34)).astype(np.float32), np.zeros((3, 136), np.float32)
+    run_kernel(made, {"x": x, "y": y})
+    np.testing.assert_array_equal(y, x.transpose(0, 2, 1).reshape(3, 136))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (SHUFFLE.replace("k//4]", "2*(k//4)]").replace("34]", "67]"), "elements of a row lie apart"),
+        (SHUFFLE.replace("0..136", "0..134"), "the last turn is not whole"),
+        (SHUFFLE.replace("0..136", "0..24"), "there are few elements of each"),
+        (SHUFFLE.replace("y[n, k] =", "y[n, 135 - k] ="), "it stores backwards"),
+        (SHUFFLE.replace("x[n, k%4, k//4]", "select(k < 70, x[n, k%4, k//4], 0.0)"), "it asks where an element lies"),
+    ],
+)
+def test_turns_that_stay(text: str, why: str):
+    kernel = parse_kernel(text)
+    assert unravel.run(kernel) == kernel, why
