@@ -49,6 +49,10 @@ class Backend:
         """Writes the program into a folder; an Artifact. `model` is where it came from, for the manifest."""
         raise NotImplementedError
 
+    def machine(self) -> dict[str, Any]:
+        """What times of code for this target depend on: the machine, the tools, and the options."""
+        raise UsageError("E0206", f"target {self.name} has nothing to tune")
+
     def build(self, folder: Path, manifest: Mapping[str, Any], product: str, progress: Any = None) -> Path:
         """Builds `product` from an emitted folder; `progress(done, of, what)` is called on the way.
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from compiler import __version__
-from compiler.commands import bench, catalog, check, compile, console, doctor, inspect, opt, run, verify
-from compiler.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, CompileError, UsageError
+from compiler.commands import bench, catalog, check, compile, console, doctor, inspect, opt, run, tune, verify
+from compiler.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, CompileError, CompileWarning, UsageError, one_line
 
 app = typer.Typer(
     name="sesame",
@@ -33,6 +34,7 @@ app.command("verify")(verify.verify)
 app.command("inspect")(inspect.inspect)
 app.command("opt")(opt.opt)
 app.command("bench")(bench.bench)
+app.command("tune")(tune.tune)
 app.command("ops")(catalog.ops)
 app.command("passes")(catalog.passes)
 app.command("targets")(catalog.targets)
@@ -66,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     settings = console.Settings(console.Console())
     try:
-        return _dispatch(given, settings)
+        with warnings.catch_warnings():
+            _show_warnings(settings)
+            return _dispatch(given, settings)
     except CompileError as error:
         settings.console.error(error)
         return error.exit_code
@@ -81,6 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         report(settings.console, given, error)
         return EXIT_INTERNAL
+
+
+def _show_warnings(settings: console.Settings) -> None:
+    """Lets warnings of ours be lines on stderr, and leaves others as they are."""
+    otherwise = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, CompileWarning):
+            settings.console.log(f"{settings.console.paint('warning', 'warning')}: {one_line(str(message))}")
+        else:
+            otherwise(message, category, *place)
+
+    warnings.simplefilter("always", CompileWarning)
+    warnings.showwarning = show
 
 
 def _dispatch(given: list[str], settings: console.Settings) -> int:

@@ -21,6 +21,7 @@ from compiler.errors import UsageError
 from compiler.onnx.importer import import_model
 from compiler.onnx.load import Limits, LoadedModel, read_model, read_model_proto
 from compiler.pipeline import Observer, Pipeline
+from compiler.tuned import warn_of_misfits
 from ir.graph import Graph
 
 Dims = Mapping[str, "int | tuple[int, int | None]"]
@@ -80,6 +81,7 @@ def compile(
         backend.pipeline() if pipeline is None else Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
     )
     program = steps.run(imported, watch)
+    warn_of_misfits(steps)
     if out is None:
         return backend.emit(
             program, tempfile.mkdtemp(prefix=re.sub(r"[^\w.-]", "_", f"sesame-{imported.name}-"[:40])), imported

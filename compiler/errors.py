@@ -116,6 +116,10 @@ class UnsupportedError(CompileError):
     needs: tuple[str, ...] = ()
 
 
+class CompileWarning(UserWarning):
+    """Something that was given and is not used as it was meant; what is made is right nevertheless."""
+
+
 class UsageError(CompileError):
     """An option, name or value that does not exist or does not apply."""
 

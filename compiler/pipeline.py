@@ -95,6 +95,11 @@ class Pass:
         )
 
 
+def takes_choices(step: Pass) -> bool:
+    """Whether a pass asks for choices between forms of code (`compiler.choices`)."""
+    return "choices" in inspect.signature(step.run).parameters
+
+
 PASSES: dict[str, Pass] = {}
 
 

@@ -272,6 +272,19 @@ class Program:
         """Every call, those of branches included, in order."""
         return (step for step in self.walk() if isinstance(step, Call))
 
+    def sourced_calls(self) -> Iterator[tuple[Call, tuple[str, ...]]]:
+        """Every call in order, with the ONNX nodes that it or the step around it comes from."""
+
+        def visit(steps: Sequence[Step], around: tuple[str, ...]) -> Iterator[tuple[Call, tuple[str, ...]]]:
+            for step in steps:
+                sources = step.sources or around
+                if isinstance(step, Call):
+                    yield step, sources
+                for block in blocks_of(step):
+                    yield from visit(block, sources)
+
+        return visit(self.steps, ())
+
     def branches(self) -> Iterator[Branch]:
         """Every branch, those inside of others included, in order."""
         return (step for step in self.walk() if isinstance(step, Branch))

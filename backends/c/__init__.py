@@ -24,7 +24,8 @@ class CBackend(Backend):
     loaded, `sanitize` a +-separated list of sanitizers to build with, `winograd` whether convolutions may be done by
     Winograd's filtering, which rounds otherwise than plain sums do. `precision` is "f32", or "bf16" to round weights
     and what they are multiplied with to bf16, where that pays; sums and all else stay f32. With `profile` the code
-    takes the time of each call of a kernel, into memory that the caller gives."""
+    takes the time of each call of a kernel, into memory that the caller gives. `tuned` is a file of choices that
+    `sesame tune` has measured."""
 
     name: ClassVar[str] = "c"
     description: ClassVar[str] = "C11 source, weights file and CMake project; built with the host's C compiler to run"
@@ -38,6 +39,7 @@ class CBackend(Backend):
     winograd: bool = True
     precision: str = "f32"
     profile: bool = False
+    tuned: str = ""
 
     def accepts(self, node: Node) -> bool | str:
         """True, or why C code cannot be made for the node as it is."""
@@ -58,6 +60,16 @@ class CBackend(Backend):
 
         emit_program(program, Path(out_dir), self, model)
         return Artifact(out_dir)
+
+    def machine(self) -> dict[str, Any]:
+        """The processor, the C compiler, and the options that decide which code is fast. Raises ToolError."""
+        from backends.c.emit import lanes
+        from backends.c.toolchain import find_compiler
+        from compiler.bench import processor
+
+        compiler = find_compiler(self.cc or None).version.splitlines()[0]
+        options = {"march": self.march, "opt": self.opt, "threads": self.threads, "precision": self.precision}
+        return {"processor": processor(), "lanes": lanes(self), "c_compiler": compiler, **options}
 
     def build(self, folder: Path, manifest: Mapping[str, Any], product: str, progress: Any = None) -> Path:
         """The shared library ("so") or the test bench ("exe") of an emitted folder. Raises UsageError, ToolError."""

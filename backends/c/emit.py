@@ -28,7 +28,7 @@ def emit_program(program: Program, out_dir: Path, backend: CBackend, model: Any 
     options = EmitOptions(
         weights="embed" if backend.weights == "embed" else "file",
         lanes=lanes(backend),
-        target={key: value for key, value in dataclasses.asdict(backend).items() if key != "profile" or value},
+        target=_recorded(backend),
         source=getattr(getattr(model, "path", None), "name", None),
         profile=backend.profile,
     )
@@ -36,6 +36,13 @@ def emit_program(program: Program, out_dir: Path, backend: CBackend, model: Any 
         return write_project(program, out_dir, options)
     except ValueError as error:
         raise UnsupportedError("E0401", str(error)) from error
+
+
+def _recorded(backend: CBackend) -> dict[str, Any]:
+    """The options that the manifest keeps: those that are set, of a file its name."""
+    options = dataclasses.asdict(backend)
+    options["tuned"] = Path(backend.tuned).name
+    return {key: value for key, value in options.items() if key not in ("profile", "tuned") or value}
 
 
 def lanes(backend: CBackend) -> int:

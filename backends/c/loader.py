@@ -88,9 +88,13 @@ class CModel:
             self._calls[key] = PreparedCall(self.ports, self.ports.sizes(arrays), self._arena_bytes)
         return self._calls[key]
 
+    def sizes(self, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """The sizes of symbolic dims with these inputs. Raises UsageError for inputs that do not fit."""
+        return self.ports.sizes(self.ports.arrays(feeds))
+
     def costs(self, feeds: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """What each of `steps` costs with these inputs: "operations" and "bytes", None where only a run tells."""
-        sizes = self.ports.sizes(self.ports.arrays(feeds))
+        sizes = self.sizes(feeds)
         amounts = ("operations", "bytes")
         return [{**step, **{what: _known(step[what], sizes) for what in amounts}} for step in self.steps]
 

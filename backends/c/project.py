@@ -182,13 +182,13 @@ def _steps(model: Model) -> Iterator[dict[str, Any]]:
     """What each call of a kernel costs, in the order of the times that the code takes."""
     limits = model.program.limits
     costs = {kernel.name: cost(kernel) for kernel in model.program.kernels}
-    for call in model.program.calls():
+    for call, sources in model.program.sourced_calls():
         sizes = dict(zip(call.kernel.sizes, call.sizes))
         own = costs[call.kernel.name]
         operations, moved = (_at_most(substitute(size, sizes), limits) for size in (own.operations, own.bytes))
         yield {
             "function": model.functions[call.kernel.name].symbol,
-            "nodes": list(call.sources),
+            "nodes": list(sources),
             "operations": dim_text(operations),
             "bytes": dim_text(moved),
         }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from backends.c.emit import lanes
 from backends.c.support import carries, remembering
-from compiler.errors import UsageError
+from compiler import __version__
+from compiler.choices import Answers
+from compiler.errors import CompileWarning, UsageError
 from compiler.pipeline import PASSES, Pipeline, load_passes
+from compiler.tuned import answering, differences, read_tuned
 
 if TYPE_CHECKING:
     from backends.c import CBackend
@@ -38,4 +42,14 @@ def pipeline(backend: CBackend) -> Pipeline:
     accumulate = PASSES["accumulate"].with_options(lanes=lanes(backend))
     kernels = ["lower", "simplify", "join", "frame", "reuse", "share", "interleave", tile]
     kernels += ["unravel", "partition", accumulate, "simplify"]
-    return Pipeline([*graph, *kernels, "memory"])
+    steps = Pipeline([*graph, *kernels, "memory"])
+    return answering(steps, _tuned(backend)) if backend.tuned else steps
+
+
+def _tuned(backend: CBackend) -> Answers:
+    """The measured choices, with a warning where they were measured on another machine or with other options."""
+    found = read_tuned(backend.tuned)
+    others = differences(found, backend.machine(), __version__)
+    if others:
+        warnings.warn(f"{backend.tuned} was measured elsewhere: {'; '.join(others)}", CompileWarning, stacklevel=4)
+    return found.answers()

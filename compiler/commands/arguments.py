@@ -40,6 +40,9 @@ Precision = Annotated[
         "--precision", metavar="f32|bf16", help="Of the operands of products: bf16 rounds them to half the memory."
     ),
 ]
+TunedFile = Annotated[
+    Path | None, typer.Option("--tuned", metavar="FILE", help="Choices that `sesame tune` has measured.")
+]
 InputOption = Annotated[
     list[str] | None, typer.Option("--input", metavar="NAME=FILE.npy", help="An input; may be repeated.")
 ]

@@ -16,6 +16,7 @@ from compiler.commands.arguments import (
     Precision,
     Target,
     Threads,
+    TunedFile,
     Winograd,
     parse_dims,
     target_options,
@@ -41,6 +42,7 @@ def compile_model(
     opt_level: OptLevel = None,
     winograd: Winograd = None,
     precision: Precision = None,
+    tuned: TunedFile = None,
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="file|embed", help="Where the weights go.")
     ] = None,
@@ -68,7 +70,8 @@ def compile_model(
     from compiler.backend import find_backend
     from compiler.driver import compile, load
 
-    options = target_options(threads, march, opt_level, winograd=winograd, precision=precision, weights=weights)
+    given = {"winograd": winograd, "precision": precision, "weights": weights, "tuned": tuned and str(tuned)}
+    options = target_options(threads, march, opt_level, **given)
     folder = Path(f"{model.stem}.sesame") if out is None else out
     pipeline = choose_pipeline(find_backend(target, **options), passes, disable_pass or [])
     watch = observers(pipeline, print_after or [], time_passes)

@@ -11,16 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import inf, prod
 
+from compiler.choices import RULES, Choices
 from compiler.passes.phases import split_phases
 from compiler.passes.simplify import simplify
-from compiler.passes.tile_choice import Shared, Tile, choose_tile
+from compiler.passes.tile_choice import Order, Shared, Tile, Tiling, choose_tile, key_of, orders, tiles, tilings
+from compiler.passes.tile_marks import mark_tile, tile_loop
 from compiler.pipeline import program_pass
 from ir import types as t
 from ir.access import any_varies, is_contiguous, stride
 from ir.dims import FloorDiv, Size, atoms, bounded, ceil_div, decide_le, symbol
 from ir.element import Names
 from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
-from ir.functions import COSTLY
 from ir.kernel import (
     DOT_OPERANDS,
     Assign,
@@ -58,7 +59,6 @@ from ir.schedule import (
 )
 from ir.types import DType, TensorType
 
-_FEW_PANELS = 4
 _FEW_ROWS = 32
 """Rows for which weights are read that do not pay for having them in a cache."""
 
@@ -93,14 +93,14 @@ class Panels:
 
 
 @program_pass
-def tile(program: Program, *, lanes: int = 8, registers: int = 16) -> None:
+def tile(program: Program, *, lanes: int = 8, registers: int = 16, choices: Choices = RULES) -> None:
     """Tiles every kernel it can, and packs the weights of their calls. `lanes` f32 elements make a vector,
-    of which the machine has `registers`."""
+    of which the machine has `registers`. `choices` answers how large tiles are, and in which order they follow."""
     with bounded(program.bounds):
         made: dict[str, tuple[Kernel, Panels | None]] = {}
         for kernel in program.kernels:
             packable = _constant_operands(program, kernel)
-            made[kernel.name] = tile_kernel(kernel, lanes, registers, packable)
+            made[kernel.name] = tile_kernel(kernel, lanes, registers, packable, choices)
         packed: dict[tuple[str, TensorType], str] = {}
 
         def tiled(step: Call) -> Call:
@@ -161,7 +161,9 @@ def _drop_unused_weights(program: Program) -> None:
         del program.buffers[name]
 
 
-def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) -> tuple[Kernel, Panels | None]:
+def tile_kernel(
+    kernel: Kernel, lanes: int, registers: int, packable: set[str], choices: Choices = RULES
+) -> tuple[Kernel, Panels | None]:
     """The tiled kernel and what to pack; the kernel itself where nothing applies."""
     whole, kernel = kernel, split_phases(split_groups(unname(kernel), packable))
     nest = find_nest(kernel, packable)
@@ -175,18 +177,21 @@ def tile_kernel(kernel: Kernel, lanes: int, registers: int, packable: set[str]) 
         return whole, None
     if nest.weight is None and not isinstance(columns, int):
         return _tile_unknown_columns(kernel, nest, rows, columns, lanes, registers), None
-    shape = _shape_of(kernel, nest, rows, columns, lanes, registers)
-    if nest.weight and columns % shape.columns != 0 and _reads_others_along(nest, nest.columns):
+    legal = _tilings(kernel, nest, rows, columns, lanes, registers)
+    if nest.weight and columns % legal[0].tile.columns != 0 and _reads_others_along(nest, nest.columns):
         nest = replace(nest, weight=None)  # only packed weights may be read beyond the last column
         if decide_le(lanes, columns) is False:
             return whole, None
-        shape = _shape_of(kernel, nest, rows, columns, lanes, registers)
-    try:
-        tiled = _apply(kernel, nest, shape)
-        panels = _panels_of(nest, shape)
-        return (_packed_operand(tiled, panels), panels) if panels else (tiled, None)
-    except ScheduleError:
-        return whole, None
+        legal = _tilings(kernel, nest, rows, columns, lanes, registers)
+    chosen = choices.choose("tile", whole.name, lambda: key_of(kernel), legal[0], lambda: legal)
+    for tiling in dict.fromkeys((chosen, legal[0])):  # where a choice does not fit, the rule's
+        try:
+            tiled = _apply(kernel, nest, tiling)
+            panels = _panels_of(nest, tiling.tile)
+            return (_packed_operand(tiled, panels), panels) if panels else (tiled, None)
+        except ScheduleError:
+            continue
+    return whole, None
 
 
 def _panels_of(nest: Nest, shape: Tile) -> Panels | None:
@@ -208,12 +213,12 @@ def _tile_inside(kernel: Kernel, lanes: int, registers: int, packable: set[str])
     extents = [nest.loops[-1].extent for nest in nests]
     if len(set(extents)) != 1 or not isinstance(extents[0], int):
         return kernel, None
-    shape = _shape_of(kernel, nests[0], 1, extents[0], lanes, registers)
-    panels = _panels_of(nests[0], shape)
+    tiling = _tilings(kernel, nests[0], 1, extents[0], lanes, registers)[0]
+    panels = _panels_of(nests[0], tiling.tile)
     made = kernel
     try:
         for nest in nests:
-            made = _apply(made, nest, shape)
+            made = _apply(made, nest, tiling)
         assert panels is not None
         return _packed_operand(made, panels), panels
     except ScheduleError:
@@ -232,11 +237,27 @@ def inner_nests(kernel: Kernel, packable: set[str]) -> list[Nest]:
     return found
 
 
-def _shape_of(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Tile:
+def _tilings(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> list[Tiling]:
+    """Every way to tile a kernel, the rule's first."""
     most = (8 if rows == 1 else 4) if nest.weight else min(4, columns // lanes)  # type: ignore[operator]
     widths = range(most, 0, -1)  # type: ignore[arg-type]
     apart, is_streamed = _apart(kernel, nest), _rows_of_weights(nest) <= _FEW_ROWS
-    return choose_tile(rows, columns, lanes, registers, widths, _shared(nest), apart, is_streamed)
+    candidates = tiles(rows, columns, lanes, registers, widths, _shared(nest), apart, is_streamed)
+    if _reads_others_along(nest, nest.columns):
+        # Beyond the last column there is nothing to read.
+        candidates = [each for each in candidates if columns % each.columns == 0 or each == candidates[0]]
+    return tilings(candidates, _orders(nest, columns, candidates[0]))
+
+
+def _orders(nest: Nest, columns: Size, shape: Tile) -> list[Order]:
+    """The orders in which tiles may follow each other, the rule's first."""
+    if nest.is_inner or (len(nest.loops) < 3 and nest.rows is None):
+        return ["panels first"]
+    if nest.rows is not None and _reads_others_along(nest, nest.columns):
+        return ["panels last"]  # what is read along the columns is used by no other panel: all of it, row by row
+    weights = [e.index for e in _weight_loads(nest)] if nest.weight else []
+    is_batched = any(any_varies(index, loop.var) for index in weights for loop in nest.loops[:-2])
+    return orders(len(nest.loops) - 1, ceil_div(columns, shape.columns), bool(nest.weight), is_batched)
 
 
 def _rows_of_weights(nest: Nest) -> float:
@@ -306,7 +327,7 @@ def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size,
     for vectors in (1, 4):
         shape = choose_tile(rows, columns, lanes, registers, (vectors,))
         try:
-            fast = _apply(kernel, nest, shape)
+            fast = _apply(kernel, nest, Tiling(shape, _orders(nest, columns, shape)[0]))
         except ScheduleError:
             return result
         result = choose(apply("ge", Index(t.i64, columns), shape.columns), fast, result)
@@ -422,8 +443,9 @@ def _only_update(loop: For) -> Assign | None:
     return body[0] if len(body) == 1 and isinstance(body[0], Assign) else None
 
 
-def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
-    """The schedule: split columns and rows, panels outermost, accumulators in registers, weights packed."""
+def _apply(kernel: Kernel, nest: Nest, tiling: Tiling) -> Kernel:
+    """The schedule: split columns and rows, accumulators in registers, weights packed."""
+    shape = tiling.tile
     extents = {f.var: f.extent for f in nest.loops}
     column_extent = extents[nest.columns]
     assert not isinstance(column_extent, Expr)
@@ -443,13 +465,12 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         made = split(made, nest.columns, shape.columns, panel, lane, "exact" if is_exact else "overlap")
     outer = [f.var for f in nest.loops if f.var != nest.columns]
     count = ceil_div(column_extent, shape.columns)
-    has_few = (isinstance(count, int) and count < _FEW_PANELS) or not nest.weight
-    weights = [e.index for e in _weight_loads(nest)] if nest.weight else []
-    is_batched = any(any_varies(index, loop) for index in weights for loop in outer[:-1])
-    order = [*outer[:-1], panel, *outer[-1:]] if (has_few or is_batched) and len(outer) > 1 else [panel, *outer]
-    is_channelwise = nest.rows is not None and _reads_others_along(nest, nest.columns) and not nest.is_inner
-    if is_channelwise:
-        order = [*outer, panel]  # what is read along the columns is used by no other panel: all of it, row by row
+    order = {
+        "panels first": [panel, *outer],
+        "panels before rows": [*outer[:-1], panel, *outer[-1:]],
+        "panels last": [*outer, panel],
+    }[tiling.order]
+    is_last = tiling.order == "panels last"
     made = reorder(made, [*order, lane])
     inner, repeated = [lane], set() if nest.weight or is_exact else {panel}
     if nest.rows is not None and shape.rows > 1:
@@ -461,20 +482,20 @@ def _apply(kernel: Kernel, nest: Nest, shape: Tile) -> Kernel:
         )
         made = split(made, nest.rows, shape.rows, block, row, how)
         inner = [row, lane]
-        made = reorder(made, [panel, row]) if is_channelwise else made
+        made = reorder(made, [panel, row]) if is_last else made
         repeated.add(nest.rows)
         if how == "peel":
-            made = _tile_rest(made, nest, block, inner, panel if is_channelwise else None)
+            made = _tile_rest(made, nest, block, inner, panel if is_last else None)
     made = stage(made, nest.accumulator, inner)
     if nest.dot:
         made = _dot_innermost(made, inner, place)
     if nest.weight and not is_exact:
         made = _clip_stores(made, inner, panel, shape.columns, column_extent)
     if nest.is_inner:
-        return _mark_tile(made, inner)
+        return mark_tile(made, inner)
     for loop in _parallel_loops({v: extents.get(v, count) for v in order}, repeated):
         made = mark(made, loop, "parallel")
-    return _mark_tile(made, inner)
+    return mark_tile(made, inner)
 
 
 def _tile_rest(kernel: Kernel, nest: Nest, block: str, inner: list[str], panel: str | None) -> Kernel:
@@ -537,57 +558,14 @@ def _clip_stores(kernel: Kernel, inner: list[str], outer: str, factor: int, exte
     left = extent % factor if isinstance(extent, int) else rest
 
     def clipped(s: Stmt) -> Stmt:
-        return replace(s, extent=left) if isinstance(s, For) and _tile_loop(s.var) == inner[-1] else s
+        return replace(s, extent=left) if isinstance(s, For) and tile_loop(s.var) == inner[-1] else s
 
     def block(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
         return tuple(map(stmt, stmts))
 
     def stmt(s: Stmt) -> Stmt:
-        if not isinstance(s, For) or not s.var.endswith("_e") or _tile_loop(s.var) not in inner:
+        if not isinstance(s, For) or not s.var.endswith("_e") or tile_loop(s.var) not in inner:
             return map_blocks(s, block)
         return If(Index(t.i64, rest) >= factor, (s,), renamed_locals(map_stmts((s,), clipped), "_c"))
 
     return replace(kernel, body=block(kernel.body))
-
-
-_SHORT = 8
-"""Operations of a result that are written out for each register; longer ones run in a loop over rows."""
-
-
-def _mark_tile(kernel: Kernel, inner: list[str]) -> Kernel:
-    """Marks the tile's loops: rows unrolled, columns vectors. What comes after the sum is written out where it is
-    short."""
-    result = kernel
-    for s in list(walk_stmts(kernel.body)):
-        if not isinstance(s, For):
-            continue
-        base, is_after = _tile_loop(s.var), s.var.removesuffix("_c").endswith("_e")
-        if base == inner[-1] and not _guards(s, is_after):
-            result = mark(result, s.var, "vector")
-        elif len(inner) > 1 and base == inner[0] and not (is_after and _is_long(s)):
-            result = mark(result, s.var, "unroll")
-    return result
-
-
-def _tile_loop(name: str) -> str:
-    """The name of the loop of a tile that a loop is, or is a copy of: for the first values, for what comes after the
-    sum, for the rows or the columns that are left over."""
-    base = name.removesuffix("_c").removesuffix("_z").removesuffix("_e")
-    while base.endswith("_t"):
-        base = base.removesuffix("_t")
-    return base
-
-
-def _is_long(loop: For) -> bool:
-    exprs = [e for e in walk(*(e for s in walk_stmts(loop.body) for e in exprs_of(s))) if isinstance(e, Apply | Cast)]
-    return len(exprs) > _SHORT or any(isinstance(e, Apply) and e.function in COSTLY for e in exprs)
-
-
-def _guards(loop: For, is_after: bool) -> bool:
-    """Whether something in the loop may lie outside its buffer, or is a choice within the sum: no plain vector code."""
-    for s in walk_stmts((loop,)):
-        if any(e.outside is not None for e in _loads(s)):
-            return True
-        if not is_after and any(isinstance(e, Apply) and e.function == "select" for e in walk(*exprs_of(s))):
-            return True
-    return False

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compiler.choices import RULES, Choices
 from compiler.passes.fold import deferred
 from compiler.pipeline import graph_pass
 from ir.build import Builder
-from ir.dims import Size, bounded, ceil_div, decide_le, lower_bound
+from ir.dims import Size, bounded, ceil_div, decide_le, dim_text, lower_bound, names, substitute, symbol
 from ir.graph import Graph, Node, Value
 from ir.ops.winograd import WinogradWeights
 from ir.rewrite import remove_dead
@@ -37,25 +38,59 @@ class Form:
     tile: int
     rows: int
 
+    def __str__(self) -> str:
+        return f"tiles of {self.tile}, {self.rows} rows"
+
+
+_PLAIN = "plain sums"
+
 
 @graph_pass
-def winograd(graph: Graph, *, least: int = 2) -> None:
-    """Rewrites channels-last convolutions for which tiles of at least `least` rows and columns pay."""
+def winograd(graph: Graph, *, least: int = 2, choices: Choices = RULES) -> None:
+    """Rewrites channels-last convolutions for which tiles of at least `least` rows and columns pay. `choices` answers
+    for which they do, and how large they are."""
     with bounded(graph.bounds):
         for node in graph.nodes("conv_channels_last"):
-            form = form_of(node)
-            if isinstance(form, Form) and form.tile >= least:
+            if why_not(node) is not None:
+                continue
+            found = form_of(node)
+            rule = found if isinstance(found, Form) and found.tile >= least else _PLAIN
+            form = choices.choose(
+                "winograd", node.output.name, lambda node=node: key_of(node, least), rule, lambda node=node: forms(node)
+            )
+            if isinstance(form, Form):
                 _convert(graph, node, form)
+
+
+def forms(node: Node) -> list[Form | str]:
+    """Every way to do a convolution that can be done by Winograd's filtering: plain sums, then the form of each tile
+    that its sizes suggest, then those with other blocks."""
+    _, oh, ow, outputs = node.output.shape
+    channels = node.inputs[1].shape[2]  # type: ignore[union-attr]
+    found: list[Form | str] = [_PLAIN]
+    found += [Form(tile, _rows(tile, oh, ow, int(channels), int(outputs))) for tile in (4, 2)]
+    for tile in (4, 2) if isinstance(oh, int) and isinstance(ow, int) else ():
+        found += [Form(tile, rows) for rows in range(1, -(-oh // tile) + 1)]  # type: ignore[operator]
+    return list(dict.fromkeys(found))
+
+
+def key_of(node: Node, least: int) -> str:
+    """The structure of a convolution: its operands and its result, whatever their sizes are called, and which tiles
+    its rule may choose."""
+    shapes = [v.shape for v in (*node.inputs[:2], node.output) if v is not None]
+    symbols = dict.fromkeys(name for shape in shapes for size in shape for name in sorted(names(size)))
+    mapping = {name: symbol(f"s{i}") for i, name in enumerate(symbols)}
+    x, w, y = (", ".join(dim_text(substitute(size, mapping)) for size in shape) for shape in shapes)
+    return f"{node.output.dtype}[{x}] by [{w}] to [{y}], tiles of {least} and more"
 
 
 def form_of(node: Node) -> Form | str:
     """How a channels-last convolution is done by Winograd's filtering, or why it is not."""
-    op, (x, w, *_) = node.op, node.inputs
-    assert x is not None and w is not None
-    if w.blob is None or w.shape[:2] != (3, 3) or w.rank != 4 or x.dtype.name != "f32":
-        return "only windows of 3 x 3 with weights of f32 that are known"
-    if op.stride != (1, 1) or op.dilation != (1, 1) or op.groups != 1:  # type: ignore[attr-defined]
-        return "only windows that move by one, without gaps and in one group"
+    reason = why_not(node)
+    if reason is not None:
+        return reason
+    w = node.inputs[1]
+    assert w is not None
     _, oh, ow, outputs = node.output.shape
     channels = w.shape[2]
     if min(int(channels), int(outputs)) < _CHANNELS:
@@ -64,6 +99,17 @@ def form_of(node: Node) -> Form | str:
         return f"there are fewer than {_SMALL} rows or columns of results"
     tile = 2 if any(decide_le(size, _LARGE - 1) is True for size in (oh, ow)) else 4
     return Form(tile, _rows(tile, oh, ow, int(channels), int(outputs)))
+
+
+def why_not(node: Node) -> str | None:
+    """Why a channels-last convolution cannot be done by Winograd's filtering; None where it can."""
+    op, (x, w, *_) = node.op, node.inputs
+    assert x is not None and w is not None
+    if w.blob is None or w.shape[:2] != (3, 3) or w.rank != 4 or x.dtype.name != "f32":
+        return "only windows of 3 x 3 with weights of f32 that are known"
+    if op.stride != (1, 1) or op.dilation != (1, 1) or op.groups != 1:  # type: ignore[attr-defined]
+        return "only windows that move by one, without gaps and in one group"
+    return None
 
 
 def _rows(tile: int, oh: Size, ow: Size, channels: int, outputs: int) -> int:
@@ -134,4 +180,4 @@ def _is_of_zeros(node: Node) -> bool:
     return adds and len(node.inputs) == 1 and op.mode == "constant" and op.value == 0  # type: ignore[attr-defined]
 
 
-__all__ = ["Form", "form_of", "winograd"]
+__all__ = ["Form", "form_of", "forms", "key_of", "why_not", "winograd"]
