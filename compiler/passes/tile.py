@@ -554,18 +554,22 @@ def _split_padded(kernel: Kernel, loop: str, factor: int, outer: str, inner: str
 def _clip_stores(kernel: Kernel, inner: list[str], outer: str, factor: int, extent: Size) -> Kernel:
     """Where the last panel goes beyond the last real column, stores results up to there: a copy of what stores them,
     beside that for whole panels."""
-    rest = extent - symbol(outer) * factor
-    left = extent % factor if isinstance(extent, int) else rest
+    left = extent % factor if isinstance(extent, int) else None
 
-    def clipped(s: Stmt) -> Stmt:
-        return replace(s, extent=left) if isinstance(s, For) and tile_loop(s.var) == inner[-1] else s
+    def clip(s: Stmt, rest: Size) -> Stmt:
+        is_lane = isinstance(s, For) and tile_loop(s.var) == inner[-1]
+        return replace(s, extent=rest if left is None else left) if is_lane else s
 
-    def block(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
-        return tuple(map(stmt, stmts))
+    def block(stmts: tuple[Stmt, ...], panel: str) -> tuple[Stmt, ...]:
+        return tuple(stmt(s, panel) for s in stmts)
 
-    def stmt(s: Stmt) -> Stmt:
+    def stmt(s: Stmt, panel: str) -> Stmt:
+        if isinstance(s, For) and tile_loop(s.var) == outer:
+            panel = s.var  # rows that are left over may have a loop over panels of their own
         if not isinstance(s, For) or not s.var.endswith("_e") or tile_loop(s.var) not in inner:
-            return map_blocks(s, block)
-        return If(Index(t.i64, rest) >= factor, (s,), renamed_locals(map_stmts((s,), clipped), "_c"))
+            return map_blocks(s, lambda stmts: block(stmts, panel))
+        rest = extent - symbol(panel) * factor
+        last = map_stmts((s,), lambda each: clip(each, rest))
+        return If(Index(t.i64, rest) >= factor, (s,), renamed_locals(last, "_c"))
 
-    return replace(kernel, body=block(kernel.body))
+    return replace(kernel, body=block(kernel.body, outer))
