@@ -1,12 +1,13 @@
-/* A thread pool with a static split: see sesame_pool.h.
+/* A thread pool with a part of the work for each thread, and what is left of it for whoever is done: see sesame_pool.h.
  *
- * One generation counter announces work, one counter of unfinished workers announces its end. Every worker
- * acknowledges every generation, so that the job's fields are never written while a late worker still reads them.
+ * The range is divided among the threads, and each part into a few chunks. A thread takes the chunks of its own part,
+ * so that it works on what it worked on before, and then those that others have not come to: nobody waits for a thread
+ * that sleeps or whose core is taken. The caller waits for the chunks that were taken, not for threads.
+ *
  * Whoever waits spins for a few microseconds (kernels follow each other closely), then gives up its time slice
  * (somebody else may need this core), then sleeps on a condition variable. A waiter counts itself as asleep before its
- * last look at the counter, and a publisher looks at that count after changing the counter, both in the single order
- * of seq_cst operations: one of the two sees the other, so no wake-up is lost and nobody takes the mutex while threads
- * are spinning.
+ * last look, and a publisher looks at that count after its change, both in the single order of seq_cst operations: one
+ * of the two sees the other, so no wake-up is lost and nobody takes the mutex while threads are spinning.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -53,31 +54,36 @@ void sesame_parallel_for(sesame_pool *pool, int64_t count, void (*body)(void *, 
 enum {
   LINE = 64,    /* a cache line: counters that different threads write are kept apart */
   SPINS = 512,  /* looks with a pause between: 2 to 20 microseconds by processor */
-  YIELDS = 128  /* looks with the time slice given up between: some 50 microseconds when nobody else wants the core */
+  YIELDS = 128, /* looks with the time slice given up between: some 50 microseconds when nobody else wants the core */
+  CHUNKS = 4    /* of each part */
 };
 
+typedef void (*loop_body)(void *context, int64_t begin, int64_t end);
+
+/* A thread and its part of the job. `ticket` holds the job's number in its upper half and how many chunks nobody has
+ * taken yet in its lower half: a chunk is taken by counting down, which fails once the job is another. */
 typedef struct {
+  alignas(LINE) atomic_uint_least64_t ticket;
   sesame_pool *pool;
-  int index; /* of its chunk; the caller's is 0 */
   pthread_t thread;
-} worker;
+} member;
 
 struct sesame_pool {
-  alignas(LINE) atomic_uint generation; /* changes when there is a job, or the end */
+  alignas(LINE) atomic_uint generation; /* the job's number; changes when there is a job, or the end */
   atomic_int sleeping_workers;
-  alignas(LINE) atomic_int unfinished; /* workers that have not acknowledged this generation */
+  atomic_bool stopping;
+  alignas(LINE) atomic_int unfinished; /* chunks of the job that are not done */
   atomic_int sleeping_callers;
   alignas(LINE) atomic_flag busy;
   pthread_mutex_t mutex;
   pthread_cond_t work;
   pthread_cond_t done;
-  /* The job: written by the caller before it changes the generation. */
-  void (*body)(void *context, int64_t begin, int64_t end);
-  void *context;
-  int64_t count;
-  bool stopping;
+  /* The job. A thread that is late may look at it while it is written; it then fails to take a chunk. */
+  _Atomic(loop_body) body;
+  _Atomic(void *) context;
+  atomic_int_least64_t count;
   int threads;
-  worker workers[]; /* threads - 1 */
+  member members[]; /* the caller's is the first, and has no thread of its own */
 };
 
 static void pause_briefly(void) {
@@ -123,40 +129,63 @@ static void wake(sesame_pool *pool, atomic_int *sleeping, pthread_cond_t *condit
   pthread_mutex_unlock(&pool->mutex);
 }
 
-/* Chunk `index` of the job: the first count % threads chunks are one longer. Empty chunks are not called. */
-static void run_chunk(const sesame_pool *pool, int index) {
-  int64_t size = pool->count / pool->threads;
-  int64_t longer = pool->count % pool->threads;
-  int64_t begin = index * size + (index < longer ? index : longer);
-  int64_t end = begin + size + (index < longer ? 1 : 0);
-  if (begin < end) pool->body(pool->context, begin, end);
+/* Where part `index` of `parts` of `count` elements begins: the first count % parts are one longer. */
+static int64_t begin_of(int64_t count, int64_t parts, int64_t index) {
+  int64_t longer = count % parts;
+  return count / parts * index + (index < longer ? index : longer);
+}
+
+/* The chunks of part `index` of the job. */
+static int64_t chunks_of(const sesame_pool *pool, int64_t count, int index) {
+  int64_t size = begin_of(count, pool->threads, index + 1) - begin_of(count, pool->threads, index);
+  return size < CHUNKS ? size : CHUNKS;
+}
+
+/* Does the chunks of part `index` that nobody has taken. */
+static void run_part(sesame_pool *pool, int index) {
+  atomic_uint_least64_t *ticket = &pool->members[index].ticket;
+  uint_least64_t seen = atomic_load(ticket);
+  while ((uint32_t)seen != 0) {
+    loop_body body = atomic_load(&pool->body);
+    void *context = atomic_load(&pool->context);
+    int64_t count = atomic_load(&pool->count);
+    if (!atomic_compare_exchange_weak(ticket, &seen, seen - 1)) continue;
+    int64_t first = begin_of(count, pool->threads, index);
+    int64_t size = begin_of(count, pool->threads, index + 1) - first;
+    int64_t chunks = chunks_of(pool, count, index);
+    int64_t chunk = chunks - (int64_t)(uint32_t)seen;
+    body(context, first + begin_of(size, chunks, chunk), first + begin_of(size, chunks, chunk + 1));
+    if (atomic_fetch_sub(&pool->unfinished, 1) == 1) wake(pool, &pool->sleeping_callers, &pool->done);
+    seen = atomic_load(ticket);
+  }
+}
+
+/* Does what there is to do, beginning with part `own`. */
+static void run_parts(sesame_pool *pool, int own) {
+  for (int i = 0; i < pool->threads; i++) run_part(pool, (own + i) % pool->threads);
 }
 
 static void announce(sesame_pool *pool) {
-  atomic_store(&pool->unfinished, pool->threads - 1);
   atomic_fetch_add(&pool->generation, 1u);
   wake(pool, &pool->sleeping_workers, &pool->work);
 }
 
 static void *work(void *argument) {
-  const worker *self = argument;
+  member *self = argument;
   sesame_pool *pool = self->pool;
-  bool stopping = false;
-  for (unsigned seen = 0; !stopping; seen++) {
+  for (unsigned seen = 0;;) {
     wait_until(pool, announced, seen, &pool->sleeping_workers, &pool->work);
-    stopping = pool->stopping;
-    if (!stopping) run_chunk(pool, self->index);
-    if (atomic_fetch_sub(&pool->unfinished, 1) == 1) wake(pool, &pool->sleeping_callers, &pool->done);
+    if (atomic_load(&pool->stopping)) return NULL;
+    seen = atomic_load(&pool->generation);
+    run_parts(pool, (int)(self - pool->members));
   }
-  return NULL;
 }
 
 /* Tells `started` workers to end, waits for them and releases what the pool holds. */
 static void end_workers(sesame_pool *pool, int started) {
-  pool->threads = started + 1;
-  pool->stopping = true;
+  atomic_store(&pool->stopping, true);
   announce(pool);
-  for (int i = 0; i < started; i++) pthread_join(pool->workers[i].thread, NULL);
+  for (int i = 1; i <= started; i++) pthread_join(pool->members[i].thread, NULL);
   pthread_cond_destroy(&pool->done);
   pthread_cond_destroy(&pool->work);
   pthread_mutex_destroy(&pool->mutex);
@@ -169,9 +198,7 @@ static int start_workers(sesame_pool *pool) {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int started = 0;
   while (started < pool->threads - 1) {
-    worker *next = &pool->workers[started];
-    next->pool = pool;
-    next->index = started + 1;
+    member *next = &pool->members[started + 1];
     if (pthread_create(&next->thread, NULL, work, next) != 0) break;
     started++;
   }
@@ -181,7 +208,7 @@ static int start_workers(sesame_pool *pool) {
 
 size_t sesame_pool_bytes(int threads) {
   if (threads < 1 || threads > SESAME_POOL_MAX_THREADS) return 0;
-  return sizeof(sesame_pool) + (size_t)(threads - 1) * sizeof(worker) + LINE - 1;
+  return sizeof(sesame_pool) + (size_t)threads * sizeof(member) + LINE - 1;
 }
 
 int sesame_pool_start(void *storage, size_t bytes, int threads, sesame_pool **out) {
@@ -196,8 +223,15 @@ int sesame_pool_start(void *storage, size_t bytes, int threads, sesame_pool **ou
   atomic_init(&pool->unfinished, 0);
   atomic_init(&pool->sleeping_callers, 0);
   atomic_flag_clear(&pool->busy);
-  pool->stopping = false;
+  atomic_init(&pool->stopping, false);
+  atomic_init(&pool->body, NULL);
+  atomic_init(&pool->context, NULL);
+  atomic_init(&pool->count, 0);
   pool->threads = threads;
+  for (int i = 0; i < threads; i++) {
+    atomic_init(&pool->members[i].ticket, 0u);
+    pool->members[i].pool = pool;
+  }
   if (pthread_mutex_init(&pool->mutex, NULL) != 0) return SESAME_POOL_NO_THREAD;
   if (pthread_cond_init(&pool->work, NULL) != 0 || pthread_cond_init(&pool->done, NULL) != 0) {
     return SESAME_POOL_NO_THREAD;
@@ -223,11 +257,18 @@ void sesame_parallel_for(sesame_pool *pool, int64_t count, void (*body)(void *, 
     body(context, 0, count);
     return;
   }
-  pool->body = body;
-  pool->context = context;
-  pool->count = count;
+  atomic_store(&pool->body, body);
+  atomic_store(&pool->context, context);
+  atomic_store(&pool->count, count);
+  int64_t chunks = 0;
+  for (int i = 0; i < pool->threads; i++) chunks += chunks_of(pool, count, i);
+  atomic_store(&pool->unfinished, (int)chunks);
+  uint_least64_t job = (uint_least64_t)(atomic_load(&pool->generation) + 1u) << 32;
+  for (int i = 0; i < pool->threads; i++) {
+    atomic_store(&pool->members[i].ticket, job | (uint_least64_t)chunks_of(pool, count, i));
+  }
   announce(pool);
-  run_chunk(pool, 0);
+  run_parts(pool, 0);
   wait_until(pool, finished, 0u, &pool->sleeping_callers, &pool->done);
   atomic_flag_clear(&pool->busy);
 }

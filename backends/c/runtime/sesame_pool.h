@@ -43,10 +43,11 @@ void sesame_pool_stop(sesame_pool *pool);
 /* Threads that share the work, the caller's included; 1 for NULL. */
 int sesame_pool_threads(const sesame_pool *pool);
 
-/* Calls body(context, begin, end) once for each of up to `threads` contiguous chunks of [0, count), and returns when
- * all are done. The split depends on nothing but count and the number of threads; the caller's thread does the first
- * chunk. What the bodies wrote is visible to the caller on return. With pool == NULL, or while the pool is already at
- * work (a nested call, or another caller), the caller does the whole range inline. count <= 0 does nothing. */
+/* Calls body(context, begin, end) once for each of some contiguous chunks of [0, count), and returns when all are done.
+ * How it is split depends on nothing but count and the number of threads; which thread does a chunk depends on who
+ * comes first. What the bodies wrote is visible to the caller on return. With pool == NULL, or while the pool is
+ * already at work (a nested call, or another caller), the caller does the whole range inline. count <= 0 does nothing.
+ */
 void sesame_parallel_for(sesame_pool *pool, int64_t count, void (*body)(void *context, int64_t begin, int64_t end),
                          void *context);
 
