@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class CBackend(Backend):
-    """Options: `march` is the processor the code is tiled and built for ("native", or a name the C compiler knows),
+    """Options: `march` is the processor the code is tiled and built for ("native", one of `sesame targets`, or
+    a name the C compiler knows),
     `threads` how many a loaded model uses, `weights` "file" or "embed", `opt` and `cc` what it is built with when it is
     loaded, `sanitize` a +-separated list of sanitizers to build with, `winograd` whether convolutions may be done by
     Winograd's filtering, which rounds otherwise than plain sums do. `precision` is "f32", or "bf16" to round weights
-    and what they are multiplied with to bf16, where that pays; sums and all else stay f32. With `profile` the code
-    takes the time of each call of a kernel, into memory that the caller gives. `tuned` is a file of choices that
-    `sesame tune` has measured."""
+    and what they are multiplied with to bf16, where that pays; sums and all else stay f32. With `deterministic`
+    the results have the same bits on every processor and with every compiler: sums in one order, every operation
+    rounded by itself. With `profile` the code takes the time of each call of a kernel, into memory that the caller
+    gives. `tuned` is a file of choices that `sesame tune` has measured."""
 
     name: ClassVar[str] = "c"
     description: ClassVar[str] = "C11 source, weights file and CMake project; built with the host's C compiler to run"
@@ -38,6 +40,7 @@ class CBackend(Backend):
     sanitize: str = ""
     winograd: bool = True
     precision: str = "f32"
+    deterministic: bool = False
     profile: bool = False
     tuned: str = ""
 
@@ -63,13 +66,13 @@ class CBackend(Backend):
 
     def machine(self) -> dict[str, Any]:
         """The processor, the C compiler, and the options that decide which code is fast. Raises ToolError."""
-        from backends.c.emit import lanes
+        from backends.c.emit import processor as made_for
         from backends.c.toolchain import find_compiler
         from compiler.bench import processor
 
         compiler = find_compiler(self.cc or None).version.splitlines()[0]
         options = {"march": self.march, "opt": self.opt, "threads": self.threads, "precision": self.precision}
-        return {"processor": processor(), "lanes": lanes(self), "c_compiler": compiler, **options}
+        return {"processor": processor(), "lanes": made_for(self).lanes, "c_compiler": compiler, **options}
 
     def build(self, folder: Path, manifest: Mapping[str, Any], product: str, progress: Any = None) -> Path:
         """The shared library ("so") or the test bench ("exe") of an emitted folder. Raises UsageError, ToolError."""

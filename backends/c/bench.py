@@ -187,7 +187,7 @@ def _bytes(model: Model) -> str:
     return out.text
 
 
-def cmake(model: Model, sources: list[str]) -> str:
+def cmake(model: Model, sources: list[str], deterministic: bool = False) -> str:
     """The text of CMakeLists.txt: a static library and the test bench."""
     listed = "\n  ".join(sources)
     return f"""cmake_minimum_required(VERSION 3.13)
@@ -204,7 +204,7 @@ add_library({model.prefix} STATIC
   {listed})
 target_include_directories({model.prefix} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
 target_compile_options({model.prefix} PRIVATE
-  -O3 {" ".join(CODE_FLAGS)} -ffp-contract=fast)
+  -O3 {" ".join(CODE_FLAGS)} -ffp-contract={"off" if deterministic else "fast"})
 if(SESAME_NATIVE)
   target_compile_options({model.prefix} PRIVATE -march=native)
 endif()

@@ -46,6 +46,7 @@ def _flags(folder: Path, options: CBackend, progress: Progress | None) -> BuildO
         "include": [folder],
         "opt": options.opt,
         "march": options.march or None,
+        "fp_contract": "off" if options.deterministic else "fast",
         "sanitize": tuple(s for s in options.sanitize.split("+") if s),
         "progress": progress,
     }

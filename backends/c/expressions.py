@@ -77,13 +77,21 @@ class Expressions:
 
     `data` are the buffers and variables that hold values from the kernel's inputs: an index made of them is checked
     before it is used, and `checks_indices` says that there was one. With `splits_offsets` the constant part of an index
-    stands by itself, so that neighbouring loads share an address.
+    stands by itself, so that neighbouring loads share an address. `exact` is that of `function_text`.
     """
 
-    def __init__(self, identifiers: Identifiers, places: dict[str, Place], data: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        identifiers: Identifiers,
+        places: dict[str, Place],
+        data: frozenset[str] = frozenset(),
+        *,
+        exact: bool = False,
+    ) -> None:
         self.identifiers = identifiers
         self.places = places
         self.data = data
+        self.exact = exact
         self.used: set[str] = set()
         self.checks_indices = False
         self.splits_offsets = False
@@ -229,7 +237,7 @@ class Expressions:
             for value, bound, literal in ((args[0], args[1], expr.args[1]), (args[1], args[0], expr.args[0])):
                 if isinstance(literal, Const) and literal.value == literal.value:
                     return bounded_text(expr.function, dtype, value, bound)
-        return function_text(expr.function, dtype, args)
+        return function_text(expr.function, dtype, args, exact=self.exact)
 
     def _select(self, expr: Apply, scope: Scope) -> Text:
         condition = self.value(expr.args[0], scope)

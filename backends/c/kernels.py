@@ -68,8 +68,9 @@ def unsupported(kernel: Kernel) -> str | None:
     return None
 
 
-def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
-    """The C function of `kernel` under the name `symbol`. Raises ValueError with the reason if it has none."""
+def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES, *, exact: bool = False) -> Function:
+    """The C function of `kernel` under the name `symbol`, with `exact` the same bits on every processor. Raises
+    ValueError with the reason if it has none."""
     reason = unsupported(kernel)
     if reason is not None:
         raise ValueError(f"kernel {kernel.name}: {reason}")
@@ -77,7 +78,7 @@ def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES) -> Function:
     for name in [*(b.name for b in kernel.params), *kernel.sizes, *_bound_names(kernel)]:
         identifiers.of(name)
     places = {b.name: Place(identifiers.of(b.name), b.type) for b in kernel.params}
-    values = Expressions(identifiers, places, _data(kernel))
+    values = Expressions(identifiers, places, _data(kernel), exact=exact)
     out = Writer(1)
     vectors = Vectors(values, lanes)
     statements = Statements(values, vectors, out)
@@ -243,12 +244,14 @@ def source(functions: list[Function], header: str) -> str:
     return out.text
 
 
-def header(functions: list[Function]) -> str:
+def header(functions: list[Function], deterministic: bool = False) -> str:
     """The C header that declares `functions`."""
     out = Writer()
     out.line("#ifndef MODEL_KERNELS_H")
     out.line("#define MODEL_KERNELS_H")
     out.line()
+    if deterministic:
+        out.line("#define SESAME_DETERMINISTIC 1 /* the same bits on every processor */")
     types = {pair for function in functions for pair in function.vectors}
     macros = {macro for function in functions for macro in function.macros}
     has_math = any(macro.startswith("SESAME_VECTOR_MATH") for macro in macros)

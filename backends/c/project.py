@@ -39,7 +39,8 @@ class EmitOptions:
 
     `weights` is "file" (model.weights, which the caller reads or maps) or "embed" (a C array). `target` goes into the
     manifest as the target's options: plain JSON values, enough to find the backend again. `source` is the name of the
-    model's file. With `profile` the code takes the time of each call of a kernel.
+    model's file. With `profile` the code takes the time of each call of a kernel, and with `deterministic` it
+    gives the same bits on every processor.
     """
 
     weights: Literal["file", "embed"] = "file"
@@ -47,6 +48,7 @@ class EmitOptions:
     target: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
     profile: bool = False
+    deterministic: bool = False
 
 
 def write_project(program: Program, out_dir: Path, options: EmitOptions | None = None) -> list[Path]:
@@ -59,16 +61,16 @@ def write_project(program: Program, out_dir: Path, options: EmitOptions | None =
     functions = _functions(program, options)
     image = layout(program)
     model = Model(program, functions, image, options.weights == "embed", options.profile)
-    files = _write_sources(model, list(functions.values()), out_dir)
+    files = _write_sources(model, list(functions.values()), out_dir, options.deterministic)
     digest, weights_file = _write_weights(model, image, out_dir)
     if weights_file is not None:
         files.append(weights_file)
-    for name in _RUNTIME_FILES:
+    for name in (*_RUNTIME_FILES, *(["sesame_exact.h"] if options.deterministic else [])):
         shutil.copyfile(RUNTIME / name, out_dir / name)
         files.append(out_dir / name)
     sources = sorted(path.name for path in files if path.suffix == ".c")
     files.append(_write(out_dir / "main.c", bench_source(model)))
-    files.append(_write(out_dir / "CMakeLists.txt", cmake(model, sources)))
+    files.append(_write(out_dir / "CMakeLists.txt", cmake(model, sources, options.deterministic)))
     manifest = _manifest(model, options, digest, sorted([*(path.name for path in files), "manifest.json"]))
     files.append(_write(out_dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"))
     return files
@@ -86,12 +88,11 @@ def _functions(program: Program, options: EmitOptions) -> dict[str, Function]:
     """The C function of each kernel, by the kernel's name."""
     prefix = identifier(program.name, "model")
     symbols = Identifiers()
-    return {
-        kernel.name: emit_kernel(
-            kernel, symbols.fresh(f"{prefix}_k_{identifier(kernel.name, 'kernel')}"), options.lanes
-        )
-        for kernel in program.kernels
-    }
+    functions: dict[str, Function] = {}
+    for kernel in program.kernels:
+        symbol = symbols.fresh(f"{prefix}_k_{identifier(kernel.name, 'kernel')}")
+        functions[kernel.name] = emit_kernel(kernel, symbol, options.lanes, exact=options.deterministic)
+    return functions
 
 
 def _write(path: Path, text: str) -> Path:
@@ -99,13 +100,13 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def _write_sources(model: Model, functions: list[Function], out_dir: Path) -> list[Path]:
+def _write_sources(model: Model, functions: list[Function], out_dir: Path, deterministic: bool) -> list[Path]:
     files = []
     for i, group in enumerate(_balanced(functions)):
         files.append(_write(out_dir / f"kernels_{i}.c", kernel_code.source(group, "model_kernels.h")))
     files.append(_write(out_dir / "model.c", model_source(model, version())))
     files.append(_write(out_dir / "model.h", model_header(model)))
-    files.append(_write(out_dir / "model_kernels.h", kernel_code.header(functions)))
+    files.append(_write(out_dir / "model_kernels.h", kernel_code.header(functions, deterministic)))
     return files
 
 

@@ -47,6 +47,7 @@ class SanitizedModel:
             build_executable(
                 sources, program, compiler, include=[self.folder], opt=options.opt, march=options.march or None,
                 sanitize=tuple(s for s in options.sanitize.split("+") if s), flags=("-fno-sanitize-recover=all",),
+                fp_contract="off" if options.deterministic else "fast",
             )  # fmt: skip
         return program
 

@@ -177,6 +177,8 @@ _LIBM = {
     "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
     "erf": "erf", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint",
 }  # fmt: skip
+_ROUNDED_EXACTLY = ("fmod", "abs", "sqrt", "floor", "ceil", "trunc", "round")
+"""Functions of the C library whose results IEEE-754 prescribes; those of others differ from library to library."""
 _FLOAT_HELPERS = ("min", "max", "sign", "mod", "floordiv", "isnan", "isinf")
 _EXACT = (
     "neg",
@@ -209,8 +211,11 @@ def has_function(function: str, dtype: DType) -> bool:
     return function in _INTEGER or function in ("floor", "ceil", "trunc", "round")
 
 
-def function_text(function: str, dtype: DType, args: list[Text]) -> Text:
-    """`function` applied to values of `dtype` (for select: the type of the last two). KeyError for what has no C."""
+def function_text(function: str, dtype: DType, args: list[Text], *, exact: bool = False) -> Text:
+    """`function` applied to values of `dtype` (for select: the type of the last two). KeyError for what has no C.
+
+    With `exact` the C library does only what it must round as every other does; the rest the runtime does.
+    """
     if function in COMPARE:
         return Text(f"{args[0].at(SUM)} {COMPARE[function]} {args[1].at(SUM)}", COMPARISON)
     if function == "select":
@@ -220,7 +225,7 @@ def function_text(function: str, dtype: DType, args: list[Text]) -> Text:
             return Text(f"!{args[0].at(UNARY + 1)}", UNARY)
         return Text(f"{args[0].at(ATOM)} {_BITS[function]} {args[1].at(ATOM)}", COMPARISON)
     if dtype.is_float:
-        return _float_function(function, dtype, args)
+        return _float_function(function, dtype, args, exact)
     return _integer_function(function, dtype, args)
 
 
@@ -254,7 +259,7 @@ def _infix(function: str, args: list[Text]) -> Text:
     return Text(f"{left.at(rank)} {operator} {right.at(rank + 1)}", rank)
 
 
-def _float_function(function: str, dtype: DType, args: list[Text]) -> Text:
+def _float_function(function: str, dtype: DType, args: list[Text], exact: bool) -> Text:
     is_double = dtype == t.f64
     if function in _INFIX:
         result = _infix(function, args)
@@ -263,7 +268,8 @@ def _float_function(function: str, dtype: DType, args: list[Text]) -> Text:
     elif function in _FLOAT_HELPERS or (function == "sigmoid" and is_double):
         result = Text(f"sesame_{function}_{'f64' if is_double else 'f32'}({', '.join(arg.text for arg in args)})")
     else:
-        name = _LIBM[function] if is_double else _SINGLE.get(function) or f"{_LIBM[function]}f"
+        library = "sesame_" if exact and function not in _ROUNDED_EXACTLY else ""
+        name = library + _LIBM[function] if is_double else _SINGLE.get(function) or f"{library}{_LIBM[function]}f"
         result = Text(f"{name}({', '.join(arg.text for arg in args)})")
     return rounded(dtype, result) if function not in _EXACT else result
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -28,6 +27,7 @@ from types import MappingProxyType
 from typing import Literal, TypedDict, Unpack
 
 from backends.c import cache
+from backends.c.targets import check_machine, compile_flags
 from compiler.errors import ToolError
 
 Kind = Literal["gcc", "clang", "zig"]
@@ -62,14 +62,10 @@ class Compiler:
         return _target_macros(self.command, self.march_flags(march))
 
     def march_flags(self, march: str | None) -> tuple[str, ...]:
-        """The flags for "native", for a name such as "x86-64-v3", or for the compiler's own default (None)."""
-        if march is None:
-            return ()
-        if self.kind == "zig":  # zig spells processors with underscores: a dash takes a feature away
-            return (f"-mcpu={march.replace('-', '_')}",)
-        if march == "native" and platform.machine() in ("aarch64", "arm64", "armv7l"):
-            return ("-mcpu=native",)
-        return (f"-march={march}",)
+        """The flags for a processor: see `targets.compile_flags`."""
+        if march:
+            check_machine(march, _target_macros(self.command, ()))
+        return compile_flags(march, self.kind)
 
     def flags(
         self,

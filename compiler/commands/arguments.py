@@ -40,6 +40,12 @@ Precision = Annotated[
         "--precision", metavar="f32|bf16", help="Of the operands of products: bf16 rounds them to half the memory."
     ),
 ]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--no-deterministic", help="The same bits on every processor and with every compiler; slower."
+    ),
+]
 TunedFile = Annotated[
     Path | None, typer.Option("--tuned", metavar="FILE", help="Choices that `sesame tune` has measured.")
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compiler.commands.arguments import (
+    Deterministic,
     DimOption,
     InputOption,
     InputsOption,
@@ -62,6 +63,7 @@ def bench(
     opt_level: OptLevel = None,
     winograd: Winograd = None,
     precision: Precision = None,
+    deterministic: Deterministic = None,
 ) -> int:
     """Time a compiled model, after its outputs were compared; status 1 where they differ."""
     from compiler import bench as measure
@@ -71,7 +73,9 @@ def bench(
         raise UsageError("E0214", "--layers takes the times of the compiled model alone", help="leave --against out")
     counts = list(dict.fromkeys(threads or [1]))
     with scratch_folder() as scratch:
-        options = target_options(counts[0], march, opt_level, winograd=winograd, precision=precision)
+        options = target_options(
+            counts[0], march, opt_level, winograd=winograd, precision=precision, deterministic=deterministic
+        )
         options |= {"profile": True} if layers else {}
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         source = subject if opened.model is not None else model

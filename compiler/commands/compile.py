@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compiler.commands.arguments import (
+    Deterministic,
     DimOption,
     March,
     ModelFile,
@@ -42,6 +43,7 @@ def compile_model(
     opt_level: OptLevel = None,
     winograd: Winograd = None,
     precision: Precision = None,
+    deterministic: Deterministic = None,
     tuned: TunedFile = None,
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="file|embed", help="Where the weights go.")
@@ -71,7 +73,7 @@ def compile_model(
     from compiler.driver import compile, load
 
     given = {"winograd": winograd, "precision": precision, "weights": weights, "tuned": tuned and str(tuned)}
-    options = target_options(threads, march, opt_level, **given)
+    options = target_options(threads, march, opt_level, deterministic=deterministic, **given)
     folder = Path(f"{model.stem}.sesame") if out is None else out
     pipeline = choose_pipeline(find_backend(target, **options), passes, disable_pass or [])
     watch = observers(pipeline, print_after or [], time_passes)

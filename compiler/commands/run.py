@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compiler.commands.arguments import (
+    Deterministic,
     DimOption,
     InputOption,
     InputsOption,
@@ -48,13 +49,16 @@ def run(
     opt_level: OptLevel = None,
     winograd: Winograd = None,
     precision: Precision = None,
+    deterministic: Deterministic = None,
 ) -> None:
     """Run a compiled model, or compile one and run it."""
     import numpy as np
 
     from compiler.archive import spread
 
-    options = target_options(threads, march, opt_level, winograd=winograd, precision=precision)
+    options = target_options(
+        threads, march, opt_level, winograd=winograd, precision=precision, deterministic=deterministic
+    )
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         feeds = gather_feeds(console, opened.signature, inputs, single, seed, opened.sizes)

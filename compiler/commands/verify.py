@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compiler.commands.arguments import (
+    Deterministic,
     DimOption,
     InputOption,
     InputsOption,
@@ -60,6 +61,7 @@ def verify(
     opt_level: OptLevel = None,
     winograd: Winograd = None,
     precision: Precision = None,
+    deterministic: Deterministic = None,
     per_node: Annotated[
         bool,
         typer.Option("--per-node/--no-per-node", help="Compare every value of the optimised graph with ONNX Runtime."),
@@ -81,7 +83,15 @@ def verify(
     if (against == "data") != (outputs is not None):
         raise UsageError("E0213", "--against data and --outputs go together")
     sanitizers = "address+undefined" if sanitize else None
-    options = target_options(threads, march, opt_level, winograd=winograd, precision=precision, sanitize=sanitizers)
+    options = target_options(
+        threads,
+        march,
+        opt_level,
+        winograd=winograd,
+        precision=precision,
+        deterministic=deterministic,
+        sanitize=sanitizers,
+    )
     with scratch_folder() as scratch:
         opened = open_subject(console, subject, target, dim, options, Path(scratch))
         tolerance = replace(tolerance, operands=opened.artifact.precision)

@@ -9,6 +9,7 @@ their partial results in tiles already.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from compiler.pipeline import kernel_pass
 from ir import types as t
@@ -55,27 +56,46 @@ class _Reduction:
 
 
 @kernel_pass
-def accumulate(kernel: Kernel, *, lanes: int = 8) -> Kernel:
-    """Gives each serial reduction over contiguous memory partial results; `lanes` f32 elements make a vector."""
+def accumulate(kernel: Kernel, *, lanes: int = 8, keep_columns: bool = False) -> Kernel:
+    """Gives each serial reduction over contiguous memory partial results; `lanes` f32 elements make a vector.
+
+    With `keep_columns` it leaves alone what runs along memory from result to result, too: there some machine may have
+    tiles, which gather in order, and all other machines then do so as well.
+    """
     loops = [s.var for s in walk_stmts(kernel.body) if isinstance(s, For)]
     own = [s.name for s in walk_stmts(kernel.body) if isinstance(s, (Let, Variable, Local))]
     taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *loops, *own])
-    return replace(kernel, body=_block(kernel.body, taken, lanes))
+    return replace(kernel, body=_block(kernel.body, taken, lanes, keep_columns))
 
 
-def _block(block: tuple[Stmt, ...], taken: Names, lanes: int) -> tuple[Stmt, ...]:
+def _block(
+    block: tuple[Stmt, ...], taken: Names, lanes: int, keep_columns: bool, around: str | None = None
+) -> tuple[Stmt, ...]:
+    """A block with its reductions in vectors. `around` is the variable of the loop that holds it."""
     result: list[Stmt] = []
     for position, stmt in enumerate(block):
         before = block[position - 1] if position else None
         reduction = None
         if isinstance(before, Variable) and isinstance(stmt, For):
             reduction = _reduction_of(before, stmt)
+        if reduction is not None and keep_columns and _runs_along(reduction, around):
+            reduction = None
         made = None if reduction is None else _in_vectors(reduction, taken, lanes)
         if made is not None:
             result += made
         else:
-            result.append(map_blocks(stmt, lambda inner: _block(inner, taken, lanes)))
+            loop = stmt.var if isinstance(stmt, For) else around
+            inside = partial(_block, taken=taken, lanes=lanes, keep_columns=keep_columns, around=loop)
+            result.append(map_blocks(stmt, inside))
     return tuple(result)
+
+
+def _runs_along(reduction: _Reduction, var: str | None) -> bool:
+    """Whether what a reduction reads lies side by side for neighbouring iterations of the loop around it."""
+    (update,) = reduction.loop.body
+    assert isinstance(update, Assign)
+    loads = [e for e in walk(update.value) if isinstance(e, Load) and var is not None and any_varies(e.index, var)]
+    return bool(loads) and all(var is not None and is_contiguous(load.index, var) for load in loads)
 
 
 def _reduction_of(variable: Variable, stmt: Stmt) -> _Reduction | None:

@@ -93,14 +93,18 @@ class Panels:
 
 
 @program_pass
-def tile(program: Program, *, lanes: int = 8, registers: int = 16, choices: Choices = RULES) -> None:
-    """Tiles every kernel it can, and packs the weights of their calls. `lanes` f32 elements make a vector,
-    of which the machine has `registers`. `choices` answers how large tiles are, and in which order they follow."""
+def tile(
+    program: Program, *, lanes: int = 8, registers: int = 16, least: int | None = None, choices: Choices = RULES
+) -> None:
+    """Tiles every kernel it can, and packs the weights of their calls. `lanes` f32 elements make a vector, of which the
+    machine has `registers`. Vectors of `least` elements, by default `lanes`, decide which kernels have enough columns:
+    tiles may add in another order than what stays as it is. `choices` answers how large tiles are, and in which order
+    they follow."""
     with bounded(program.bounds):
         made: dict[str, tuple[Kernel, Panels | None]] = {}
         for kernel in program.kernels:
             packable = _constant_operands(program, kernel)
-            made[kernel.name] = tile_kernel(kernel, lanes, registers, packable, choices)
+            made[kernel.name] = tile_kernel(kernel, lanes, registers, packable, choices, least)
         packed: dict[tuple[str, TensorType], str] = {}
 
         def tiled(step: Call) -> Call:
@@ -162,9 +166,14 @@ def _drop_unused_weights(program: Program) -> None:
 
 
 def tile_kernel(
-    kernel: Kernel, lanes: int, registers: int, packable: set[str], choices: Choices = RULES
+    kernel: Kernel,
+    lanes: int,
+    registers: int,
+    packable: set[str],
+    choices: Choices = RULES,
+    least: int | None = None,
 ) -> tuple[Kernel, Panels | None]:
-    """The tiled kernel and what to pack; the kernel itself where nothing applies."""
+    """The tiled kernel and what to pack; the kernel itself where nothing applies. `least` is as in `tile`."""
     whole, kernel = kernel, split_phases(split_groups(unname(kernel), packable))
     nest = find_nest(kernel, packable)
     if nest is None:
@@ -173,14 +182,15 @@ def tile_kernel(
     rows = next((f.extent for f in nest.loops if f.var == nest.rows), 1)
     if isinstance(columns, Expr) or isinstance(rows, Expr):
         return whole, None
-    if decide_le(lanes, columns) is False and (nest.weight is None or columns * 4 < lanes):  # type: ignore[operator]
+    least = least or lanes
+    if decide_le(least, columns) is False and (nest.weight is None or columns * 4 < least):  # type: ignore[operator]
         return whole, None
     if nest.weight is None and not isinstance(columns, int):
         return _tile_unknown_columns(kernel, nest, rows, columns, lanes, registers), None
     legal = _tilings(kernel, nest, rows, columns, lanes, registers)
     if nest.weight and columns % legal[0].tile.columns != 0 and _reads_others_along(nest, nest.columns):
         nest = replace(nest, weight=None)  # only packed weights may be read beyond the last column
-        if decide_le(lanes, columns) is False:
+        if decide_le(least, columns) is False:
             return whole, None
         legal = _tilings(kernel, nest, rows, columns, lanes, registers)
     chosen = choices.choose("tile", whole.name, lambda: key_of(kernel), legal[0], lambda: legal)

@@ -8,6 +8,7 @@ matter of their shapes alone, and is told by `form_of`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from compiler.choices import RULES, Choices
 from compiler.passes.fold import deferred
@@ -18,14 +19,17 @@ from ir.graph import Graph, Node, Value
 from ir.ops.winograd import WinogradWeights
 from ir.rewrite import remove_dead
 
+CACHES = (1 << 20, 16 << 20)
+"""Bytes of the second-level and the third-level cache."""
 _SMALL = 7
 _LARGE = 15
 """Rows and columns of results from which on tiles of 4 x 4 are faster than those of 2 x 2, whose errors are smaller and
 whose weights take half of the memory."""
 _CHANNELS = 16
-_LEVELS = ((3 << 18, 0.3), (12 << 20, 1.0))
-"""Bytes that stay in the second-level and the third-level cache, with what reading a byte of so much costs beside one
-from the third level."""
+_FILLED = 0.75
+"""The part of a cache in which what is used again stays."""
+_COSTS = (0.3, 1.0)
+"""What reading a byte from the second-level and from the third-level cache costs beside one from the third level."""
 _BEYOND = 4.0
 _BYTES_PER_FLOP = 0.3
 """Bytes from the third-level cache in the time of one operation."""
@@ -46,29 +50,28 @@ _PLAIN = "plain sums"
 
 
 @graph_pass
-def winograd(graph: Graph, *, least: int = 2, choices: Choices = RULES) -> None:
-    """Rewrites channels-last convolutions for which tiles of at least `least` rows and columns pay. `choices` answers
-    for which they do, and how large they are."""
+def winograd(graph: Graph, *, least: int = 2, caches: tuple[int, int] = CACHES, choices: Choices = RULES) -> None:
+    """Rewrites channels-last convolutions for which tiles of at least `least` rows and columns pay. `caches` are the
+    bytes of the second and the third level. `choices` answers for which they do, and how large they are."""
     with bounded(graph.bounds):
         for node in graph.nodes("conv_channels_last"):
             if why_not(node) is not None:
                 continue
-            found = form_of(node)
+            found = form_of(node, caches)
             rule = found if isinstance(found, Form) and found.tile >= least else _PLAIN
-            form = choices.choose(
-                "winograd", node.output.name, lambda node=node: key_of(node, least), rule, lambda node=node: forms(node)
-            )
+            every = partial(forms, node, caches)
+            form = choices.choose("winograd", node.output.name, partial(key_of, node, least), rule, every)
             if isinstance(form, Form):
                 _convert(graph, node, form)
 
 
-def forms(node: Node) -> list[Form | str]:
+def forms(node: Node, caches: tuple[int, int] = CACHES) -> list[Form | str]:
     """Every way to do a convolution that can be done by Winograd's filtering: plain sums, then the form of each tile
     that its sizes suggest, then those with other blocks."""
     _, oh, ow, outputs = node.output.shape
     channels = node.inputs[1].shape[2]  # type: ignore[union-attr]
     found: list[Form | str] = [_PLAIN]
-    found += [Form(tile, _rows(tile, oh, ow, int(channels), int(outputs))) for tile in (4, 2)]
+    found += [Form(tile, _rows(tile, oh, ow, int(channels), int(outputs), caches)) for tile in (4, 2)]
     for tile in (4, 2) if isinstance(oh, int) and isinstance(ow, int) else ():
         found += [Form(tile, rows) for rows in range(1, -(-oh // tile) + 1)]  # type: ignore[operator]
     return list(dict.fromkeys(found))
@@ -84,7 +87,7 @@ def key_of(node: Node, least: int) -> str:
     return f"{node.output.dtype}[{x}] by [{w}] to [{y}], tiles of {least} and more"
 
 
-def form_of(node: Node) -> Form | str:
+def form_of(node: Node, caches: tuple[int, int] = CACHES) -> Form | str:
     """How a channels-last convolution is done by Winograd's filtering, or why it is not."""
     reason = why_not(node)
     if reason is not None:
@@ -98,7 +101,7 @@ def form_of(node: Node) -> Form | str:
     if any(decide_le(size, _SMALL - 1) is True for size in (oh, ow)):
         return f"there are fewer than {_SMALL} rows or columns of results"
     tile = 2 if any(decide_le(size, _LARGE - 1) is True for size in (oh, ow)) else 4
-    return Form(tile, _rows(tile, oh, ow, int(channels), int(outputs)))
+    return Form(tile, _rows(tile, oh, ow, int(channels), int(outputs), caches))
 
 
 def why_not(node: Node) -> str | None:
@@ -112,7 +115,7 @@ def why_not(node: Node) -> str | None:
     return None
 
 
-def _rows(tile: int, oh: Size, ow: Size, channels: int, outputs: int) -> int:
+def _rows(tile: int, oh: Size, ow: Size, channels: int, outputs: int, caches: tuple[int, int]) -> int:
     """Rows of tiles in a block: what is made at the points of few stays in the cache, and many use weights well."""
     if not isinstance(oh, int) or not isinstance(ow, int):
         return 1
@@ -122,15 +125,15 @@ def _rows(tile: int, oh: Size, ow: Size, channels: int, outputs: int) -> int:
     def cost(rows: int) -> float:
         blocks = -(-total // rows)
         block = points * rows * columns * (channels + outputs) * 4
-        traffic = 2 * blocks * block * _cost_of_byte(block)
-        traffic += (blocks - 1) * weights * _cost_of_byte(weights + block)
+        traffic = 2 * blocks * block * _cost_of_byte(block, caches)
+        traffic += (blocks - 1) * weights * _cost_of_byte(weights + block, caches)
         return traffic + blocks * rows * columns * points * channels * outputs * 2 * _BYTES_PER_FLOP
 
     return min(range(1, total + 1), key=lambda rows: (cost(rows), -rows))
 
 
-def _cost_of_byte(working_set: int) -> float:
-    return next((cost for size, cost in _LEVELS if working_set <= size), _BEYOND)
+def _cost_of_byte(working_set: int, caches: tuple[int, int]) -> float:
+    return next((cost for size, cost in zip(caches, _COSTS) if working_set <= _FILLED * size), _BEYOND)
 
 
 def _convert(graph: Graph, node: Node, form: Form) -> None:

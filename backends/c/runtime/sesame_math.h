@@ -92,10 +92,10 @@ static inline float sesame_tanhf(float x) {
   return sesame_with_sign_f32(e / (e + 2.0f), x);
 }
 
-/* 1 / (1 + e^-x), computed from e^-|x| so that neither side overflows. Max ULP 2.4, denormal results included. */
+/* e^x / (1 + e^x): where x is above 88 both are the same float. Max ULP 2.4, denormal results included. */
 static inline float sesame_sigmoidf(float x) {
-  float e = sesame_expf(-fabsf(x));
-  return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+  float e = sesame_expf(x > 88.0f ? 88.0f : x);
+  return e / (1.0f + e);
 }
 
 /* erf x: odd polynomial of degree 11 for |x| < 0.875 (relative error 1.4e-8), above it 1 - e^(p(|x|)) where p of degree

@@ -14,7 +14,26 @@
 #pragma GCC optimize("no-predictive-commoning", "ira-region=all", "ira-loop-pressure")
 #endif
 
+/* Deterministic code rounds every operation by itself, whatever a compiler is told: where it could not be held to that,
+ * it does not compile. */
+#if defined(SESAME_DETERMINISTIC)
+#if defined(__FAST_MATH__) || (defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0)
+#error "deterministic code needs the arithmetic of IEEE-754: no -ffast-math, no wider registers"
+#endif
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+#endif
+
 #include "sesame_math.h"
+#if defined(SESAME_DETERMINISTIC)
+#include "sesame_exact.h"
+#define SESAME_EXP sesame_exp
+#else
+#define SESAME_EXP exp
+#endif
 
 #if defined(__clang__)
 #pragma clang diagnostic ignored "-Wbitwise-instead-of-logical" /* both sides are evaluated, which vector code needs */
@@ -165,7 +184,7 @@ SESAME_FLOAT(f32, float, f)
 SESAME_FLOAT(f64, double, )
 
 static inline double sesame_sigmoid_f64(double x) {
-  double e = exp(-fabs(x));
+  double e = SESAME_EXP(-fabs(x));
   return (x < 0 ? e : 1) / (1 + e);
 }
 
