@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -59,6 +59,12 @@ class Backend:
         Raises UsageError where the target builds no such thing.
         """
         raise UsageError("E0206", f"target {self.name} does not build '{product}'")
+
+    @classmethod
+    def processors(cls) -> Sequence[Mapping[str, Any]]:
+        """The machines that the target knows by name, for `sesame targets`: name, description, lanes, registers, dot,
+        caches. None by default."""
+        return ()
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Runnable:
         """Makes an emitted folder runnable in this process."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compiler.backend import Backend, Runnable
-from compiler.errors import UsageError
+from compiler.errors import ToolError, UsageError
 
 if TYPE_CHECKING:
     from compiler.artifact import Artifact
@@ -81,6 +81,19 @@ class CBackend(Backend):
         if product not in ("so", "exe"):
             raise UsageError("E0206", f"the C target emits c, so or exe, not '{product}'")
         return (build_library if product == "so" else build_program)(folder, manifest, self, progress)
+
+    @classmethod
+    def processors(cls) -> Sequence[Mapping[str, Any]]:
+        """What `march` may name beside what the C compiler knows, and what the machine called "native" is."""
+        from backends.c.emit import processor
+        from backends.c.targets import PROCESSORS
+
+        described = [each.to_json() for each in PROCESSORS]
+        try:
+            own = processor(cls(march="native"))
+        except ToolError:  # no C compiler tells what this machine is
+            return described
+        return [*described, {**own.to_json(), "name": "native", "description": f"this machine, as {own.name}"}]
 
     def load(self, folder: Path, manifest: Mapping[str, Any]) -> Runnable:
         """Builds the folder's shared library where it is missing, and loads it. Raises ToolError, ModelError.

@@ -37,7 +37,7 @@ class CModel:
         self.folder = folder
         self.manifest = manifest
         self.ports = Ports(manifest)
-        self._library = ctypes.CDLL(str(build_library(folder, manifest, options)))
+        self._library = _opened(build_library(folder, manifest, options))
         prefix = manifest["prefix"]
         self._call = getattr(self._library, f"{prefix}_call")
         self._call.restype = ctypes.c_int  # it gets ctypes values only, which need no argtypes: converting takes longer
@@ -120,6 +120,18 @@ class CModel:
     def __del__(self) -> None:
         if getattr(self, "_pool", None) is not None:
             self.close()
+
+
+def _opened(library: Path) -> ctypes.CDLL:
+    """A shared library in this process. Raises ToolError where it is for another machine."""
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise ToolError(
+            "E0607",
+            f"the library cannot be loaded here: {error}",
+            help="code for another machine is built with --emit exe, and runs there",
+        ) from error
 
 
 def _known(text: str, sizes: Mapping[str, int]) -> int | None:

@@ -31,7 +31,12 @@ them are those of the model."""
 
 
 class SanitizedModel:
-    """A compiled model whose every run is watched by the sanitizers that `options.sanitize` names."""
+    """A compiled model whose every run is watched by the sanitizers that `options.sanitize` names.
+
+    `launcher` is what runs the program where this machine does not: an emulator of another one, with its arguments.
+    """
+
+    launcher: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], options: CBackend) -> None:
         """Builds the program where it is missing. Raises ToolError."""
@@ -64,7 +69,7 @@ class SanitizedModel:
             return self.ports.results(memories, {**sizes, **told})
 
     def _execute(self, arrays: list[np.ndarray], sizes: Mapping[str, int], scratch: Path) -> None:
-        command = [str(self.program), "--threads", str(self.threads)]
+        command = [*self.launcher, str(self.program), "--threads", str(self.threads)]
         if self.manifest["weights"]["file"] is not None:
             command += ["--weights", str(self.folder / self.manifest["weights"]["file"])]
         command += [f"{dim['name']}={sizes[dim['name']]}" for dim in self.manifest["dims"]]

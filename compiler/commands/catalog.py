@@ -52,14 +52,14 @@ def passes(
 
 @command()
 def targets(console: Console) -> None:
-    """Installed targets and their options."""
+    """Installed targets, their options, and the processors they know by name."""
     from compiler.backend import backends
 
     record = [_target(name, point.load()) for name, point in backends().items()]
     console.result(lambda: "\n".join(_target_text(r) for r in record), record)
 
 
-def _target(name: str, cls: type) -> dict[str, Any]:
+def _target(name: str, cls: Any) -> dict[str, Any]:
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     description = getattr(cls, "description", "") or (cls.__doc__ or "").partition("\n")[0]
     return {
@@ -67,6 +67,7 @@ def _target(name: str, cls: type) -> dict[str, Any]:
         "description": description,
         "notes": _options_doc(cls) if fields else "",
         "options": [{"name": f.name, "default": f.default} for f in fields],
+        "processors": [dict(each) for each in cls.processors()] if hasattr(cls, "processors") else [],
     }
 
 
@@ -82,7 +83,19 @@ def _target_text(record: dict[str, Any]) -> str:
         lines.append(f"    {option['name']}={shown}")
     if record["notes"]:
         lines.append(f"    {record['notes']}")
+    if record["processors"]:
+        lines.append(_processors_text(record["processors"]))
     return "\n".join(lines)
+
+
+def _processors_text(processors: list[dict[str, Any]]) -> str:
+    """The processors of a target: f32 elements of a vector, registers, dot products, kilobytes of caches."""
+    header = ["march", "lanes", "registers", "caches", "dot products", "what it is"]
+    rows = []
+    for p in processors:
+        caches = "/".join(f"{size >> 10}K" if size < 1 << 20 else f"{size >> 20}M" for size in p["caches"])
+        rows.append([p["name"], str(p["lanes"]), str(p["registers"]), caches, ", ".join(p["dot"]), p["description"]])
+    return "\n" + "\n".join(f"    {line}" for line in table(header, rows).splitlines())
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import compiler
+from backends.c.targets import PROCESSORS
 from compiler.errors import CompileError
 from compiler.rivals import OpenVino
 from tests.cli.conftest import DIGITS, Sesame, affine_model
@@ -249,3 +250,13 @@ def test_doctor(sesame: Sesame) -> None:
     done = sesame("doctor", "--format", "json")
     assert done.status == 0 and done.json["packages"]["numpy"] == np.__version__
     assert done.json["compilers"][0]["version"]
+
+
+def test_targets_explains_the_processors_it_knows(sesame: Sesame) -> None:
+    names = [each.name for each in PROCESSORS]
+    lines = [line.split() for line in sesame("targets").out.splitlines()]
+    listed = [words[0] for words in lines if words and words[0] in (*names, "native")]
+    assert listed == [*names, "native"]
+    (target,) = (t for t in sesame("targets", "--format", "json").json if t["name"] == "c")
+    found = {each["name"]: each for each in target["processors"]}
+    assert found["avx512-bf16"]["dot"] == ["u8 x i8", "bf16 x bf16"] and found["aarch64"]["registers"] == 32
