@@ -127,7 +127,7 @@ def check_machine(march: str, macros: Mapping[str, str]) -> None:
 
 def own_caches(otherwise: tuple[int, int, int]) -> tuple[int, int, int]:
     """The data caches of this machine's first core; what is not told is taken from `otherwise`."""
-    found: dict[int, int] = {level: size for level, size in enumerate(otherwise, 1)}
+    found: dict[int, int] = dict(enumerate(otherwise, 1))
     for folder in sorted(_CACHES.glob("index*")):
         try:
             kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))

@@ -67,11 +67,11 @@ def _target(name: str, cls: Any) -> dict[str, Any]:
         "description": description,
         "notes": _options_doc(cls) if fields else "",
         "options": [{"name": f.name, "default": f.default} for f in fields],
-        "processors": [dict(each) for each in cls.processors()] if hasattr(cls, "processors") else [],
+        "processors": [dict(each) for each in getattr(cls, "processors", tuple)()],
     }
 
 
-def _options_doc(cls: type) -> str:
+def _options_doc(cls: Any) -> str:
     return " ".join((cls.__doc__ or "").split())
 
 

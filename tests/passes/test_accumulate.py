@@ -56,6 +56,25 @@ def result_of(kernel: Kernel, x: np.ndarray) -> np.ndarray:
     return y
 
 
+def test_what_a_tile_might_gather_in_order_can_be_kept():
+    """A window moves along memory with the result and with the sum: tiles of neighbouring results gather in order."""
+    window = parse_kernel(
+        """kernel @window(in x: f32[N+99], out y: f32[N]) {
+          for n in 0..N parallel {
+            var acc: f32 = 0.0
+            for k in 0..100 {
+              acc += x[n + k]
+            }
+            y[n] = acc
+          }
+        }"""
+    )
+    assert accumulate.run(window, lanes=8) != window
+    assert accumulate.run(window, lanes=8, keep_columns=True) == window
+    kernel = rows(100, "acc += x[n, k]")
+    assert accumulate.run(kernel, lanes=8, keep_columns=True) == accumulate.run(kernel, lanes=8) != kernel
+
+
 def test_a_sum_has_partial_results():
     kernel = made(rows(100, "acc += x[n, k] * x[n, k]"))
     marks = {s.var: s.mark for s in walk_stmts(kernel.body) if isinstance(s, For)}

@@ -73,6 +73,28 @@ def test_rows_that_make_no_whole_tile_are_done_two_at_a_time(text: str):
         np.testing.assert_array_equal(y, x.astype(np.int64) @ w.astype(np.int64))  # small integers are exact in f32
 
 
+@pytest.mark.parametrize(("lanes", "registers"), [(4, 16), (4, 32), (8, 16), (16, 32)])
+def test_tiles_of_no_machine_change_the_order_of_a_sum(lanes: int, registers: int):
+    """Every bit is that of the kernel without tiles, for rows and columns that make whole tiles and that do not."""
+    kernel = parse_kernel(PRODUCT)
+    tiled, panels = tile_kernel(kernel, lanes, registers, {"w"}, 16)
+    assert panels is not None
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((7, 24)).astype(np.float32), rng.standard_normal((24, 96)).astype(np.float32)
+    plain, result = (np.zeros((7, 96), np.float32) for _ in range(2))
+    run_kernel(kernel, {"x": x, "w": w, "y": plain})
+    beyond = np.pad(w, ((0, 0), (0, -96 % panels.columns)))
+    run_kernel(tiled, {"x": x, "w": in_panels(beyond, panels.columns, panels.depth), "y": result})
+    np.testing.assert_array_equal(result.view(np.uint32), plain.view(np.uint32))
+
+
+def test_columns_that_make_a_tile_can_be_those_of_another_machine():
+    """Eight columns without weights are enough for vectors of four, and too few for vectors of sixteen."""
+    kernel = parse_kernel(POOL.replace("24,32]", "24,8]").replace("12,32]", "12,8]").replace("0..32", "0..8"))
+    assert tile_kernel(kernel, 4, REGISTERS, set())[0] != kernel
+    assert tile_kernel(kernel, 4, REGISTERS, set(), 16)[0] == kernel
+
+
 def test_an_even_rest_has_no_single_row():
     tiled, _ = tile_kernel(parse_kernel(PRODUCT.replace("M", "2*M")), LANES, REGISTERS, {"w"})
     assert tiles(tiled) == [(6, 48), (2, 48)]
