@@ -47,7 +47,7 @@ LONG = [
     "dnsmos_v8", "eeg_seizure", "light_shufflenet", "light_squeezenet", "minilm_l6_int8", "oww_embedding",
     "paraphrase_minilm_l3", "ppocr2_cls", "ppocr4_rec", "silero_vad_ov16k", "surfaces_gbr", "tashkeel_rawi_v3_int8",
 ]  # fmt: skip
-BF16 = ["magika", "silero_vad_op15", "mobius_bert_tiny"]
+BF16 = ["silero_vad_op15", "mobius_bert_tiny"]
 
 ONE = [
     "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu",
@@ -207,7 +207,7 @@ def test_products_of_bf16_on_x86(name: str, tmp_path: Path) -> None:
 @pytest.mark.sweep
 @on_x86
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", ["magika", *LONG])
 def test_larger_models_on_x86(name: str, precision: str, tmp_path: Path) -> None:
     check_on_x86(name, tmp_path, ON_X86[1:5:3] + ON_X86[6:7], precision=precision)
 
