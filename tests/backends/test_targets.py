@@ -11,7 +11,7 @@ import pytest
 import compiler
 from backends.c import CBackend, targets, toolchain
 from backends.c.emit import processor
-from compiler.errors import ToolError
+from compiler.errors import ToolError, UsageError
 
 DIGITS = Path(__file__).parents[2] / "samples/digits/digits.onnx"
 ZIG = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl", "riscv64": "riscv64-linux-musl"}
@@ -83,3 +83,8 @@ def test_code_for_another_machine_is_not_compiled_for_this_one(tmp_path: Path) -
     with pytest.raises(ToolError, match="cannot be loaded here") as refused:
         artifact.load(cc=zig_for(targets.BY_NAME[other].machine))
     assert refused.value.code == "E0607"
+
+
+def test_what_one_machine_measured_decides_nothing_of_deterministic_code(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="deterministic"):
+        CBackend(deterministic=True, tuned=str(tmp_path / "some.tuned.json")).pipeline()

@@ -77,7 +77,7 @@ def test_rows_that_make_no_whole_tile_are_done_two_at_a_time(text: str):
 def test_tiles_of_no_machine_change_the_order_of_a_sum(lanes: int, registers: int):
     """Every bit is that of the kernel without tiles, for rows and columns that make whole tiles and that do not."""
     kernel = parse_kernel(PRODUCT)
-    tiled, panels = tile_kernel(kernel, lanes, registers, {"w"}, 16)
+    tiled, panels = tile_kernel(kernel, lanes, registers, {"w"}, least=16)
     assert panels is not None
     rng = np.random.default_rng(4)
     x, w = rng.standard_normal((7, 24)).astype(np.float32), rng.standard_normal((24, 96)).astype(np.float32)
@@ -92,7 +92,7 @@ def test_columns_that_make_a_tile_can_be_those_of_another_machine():
     """Eight columns without weights are enough for vectors of four, and too few for vectors of sixteen."""
     kernel = parse_kernel(POOL.replace("24,32]", "24,8]").replace("12,32]", "12,8]").replace("0..32", "0..8"))
     assert tile_kernel(kernel, 4, REGISTERS, set())[0] != kernel
-    assert tile_kernel(kernel, 4, REGISTERS, set(), 16)[0] == kernel
+    assert tile_kernel(kernel, 4, REGISTERS, set(), least=16)[0] == kernel
 
 
 def test_an_even_rest_has_no_single_row():
