@@ -63,6 +63,9 @@ ORDER: list[tuple[str, str, str]] = [
     ("unravel", "partition", "parts are those of a row"),
     ("unravel", "accumulate", "elements lie side by side along a row only"),
     ("tile", "accumulate", "tile knows a sum that it can tile by its one accumulator"),
+    ("tile", "vectorize", "what is marked is no part of a product to tile"),
+    ("unravel", "vectorize", "elements lie side by side along a row only"),
+    ("partition", "vectorize", "it parts loops of all elements"),
     ("tile", "memory", "tiling may add buffers for packed operands"),
 ]
 """(earlier, later, reason): checked when a pipeline that has both is built."""

@@ -190,19 +190,25 @@ def is_whole(expr: Expr) -> bool:
 
 
 def inlined(loop: For) -> For:
-    """A loop without lets: what they name stands where it is used."""
+    """A loop without lets: what they name stands where it is used. The loop as it is where a store between the two may
+    change what such a value reads."""
     if not any(isinstance(stmt, Let) for stmt in loop.body):
         return loop
     known: dict[str, Expr] = {}
-
-    def one(expr: Expr) -> Expr | None:
-        return known.get(expr.name) if isinstance(expr, Var) else None
-
+    stale: set[str] = set()
     body: list[Stmt] = []
     for stmt in loop.body:
-        stmt = map_exprs(stmt, lambda e: transform(e, one))
+        if any(isinstance(e, Var) and e.name in stale for s in walk_stmts((stmt,)) for e in walk(*exprs_of(s))):
+            return loop
+        stmt = map_exprs(stmt, lambda e: transform(e, lambda x: known.get(x.name) if isinstance(x, Var) else None))
         if isinstance(stmt, Let):
             known[stmt.name] = stmt.value
-        else:
-            body.append(stmt)
+            continue
+        body.append(stmt)
+        stored = {s.buffer for s in walk_stmts((stmt,)) if isinstance(s, Store)}
+        stale |= {
+            name
+            for name, value in known.items()
+            if any(isinstance(e, Load) and e.buffer in stored for e in walk(value))
+        }
     return replace(loop, body=tuple(body))

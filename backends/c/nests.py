@@ -69,8 +69,7 @@ class Nest:
         self.steps = steps
         self.scope = Scope(out)
         self.named: dict[_Key, Text] = {}
-        self.written = {step.stmt.buffer for step in steps if isinstance(step.stmt, Store)}
-        self.changing = self.written - vectors.tiles.keys()
+        self.readers: dict[str, list[_Key]] = {}
         self.uses: dict[_Key, int] = {}
         for step in steps:
             if step.dot is None:
@@ -89,6 +88,7 @@ class Nest:
                 self.out.line(f"const {value_type(step.stmt.value.dtype)} {name} = {text.text};")
             else:
                 self._store(step.stmt, step)
+                self._forget(step.stmt.buffer)
         self.values.splits_offsets = False
 
     def _count(self, expr: Expr, step: Step) -> None:
@@ -176,7 +176,7 @@ class Nest:
         if key in self.named:
             return self.named[key], True
         text = self._cast(expr, step) if isinstance(expr, Cast) else self._apply(expr, step)
-        if self.uses.get(key, 0) < 2 or any(isinstance(e, Load) and e.buffer in self.written for e in walk(expr)):
+        if self.uses.get(key, 0) < 2:
             return text, True
         return self._name(key, hint(expr), self._type(expr.dtype, step.lanes), text), True
 
@@ -286,7 +286,7 @@ class Nest:
             return self.named[key]
         vector = self._type(load.dtype, step.lanes)
         text = Text(f"SESAME_LOAD({vector}, {self._address(load.buffer, load.index, step)})")
-        if self.uses[key] < 2 or load.buffer in self.changing:
+        if self.uses[key] < 2:
             return text
         return self._name(key, f"{load.buffer}_lanes", vector, text)
 
@@ -298,14 +298,21 @@ class Nest:
         scope = self.values.open([expr], self.out, self.scope)
         text = self.values.value(expr, scope)
         loads = [part for part in walk(expr) if isinstance(part, Load)]
-        if not loads or self.uses.get(key, 0) < 2 or any(part.buffer in self.changing for part in loads):
+        if not loads or self.uses.get(key, 0) < 2:
             return text
         return self._name(key, f"{loads[0].buffer}_value", value_type(expr.dtype), text)
+
+    def _forget(self, buffer: str) -> None:
+        """What was made of a buffer's elements is not what it would be once more of them are stored."""
+        for key in self.readers.pop(buffer, ()):
+            self.named.pop(key, None)
 
     def _name(self, key: _Key, stem: str, kind: str, text: Text) -> Text:
         name = self.values.identifiers.fresh(stem)
         self.out.line(f"const {kind} {name} = {text.text};")
         self.named[key] = Text(name)
+        for buffer in {e.buffer for e in walk(key[0]) if isinstance(e, Load)}:
+            self.readers.setdefault(buffer, []).append(key)
         return self.named[key]
 
 

@@ -44,7 +44,7 @@ def pipeline(backend: CBackend) -> Pipeline:
     tile = PASSES["tile"].with_options(lanes=machine.lanes, registers=machine.registers, least=fixed.lanes)
     accumulate = PASSES["accumulate"].with_options(lanes=fixed.lanes, keep_columns=backend.deterministic)
     kernels = ["lower", "simplify", "join", "frame", "reuse", "share", "interleave", tile]
-    kernels += ["unravel", "partition", accumulate, "simplify"]
+    kernels += ["unravel", "partition", accumulate, "vectorize", "simplify"]
     steps = Pipeline([*graph, *kernels, "memory"])
     return answering(steps, _tuned(backend)) if backend.tuned else steps
 

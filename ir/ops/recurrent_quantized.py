@@ -79,30 +79,45 @@ class QuantizedLstmScan(Scan):
 
     def kernel(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor, r: Tensor, scale: Tensor, zero, sums,
                p=None, lens=None, h0=None, c0=None) -> None:  # fmt: skip
-        y, y_h, y_c, gates = outs
-        time, batch, hidden, width = y.shape[0], y.shape[2], y.shape[3], int(r.shape[2])  # type: ignore[arg-type]
+        def one(position: int, d: Expr, backward: Expr | bool) -> None:
+            self._direction(k, outs, xw, (r, scale, zero, sums), (p, lens, h0, c0), position, d, backward)
+
+        if self.is_alike():
+            with k.loop("parallel", d=len(self.reversed)) as d:
+                one(0, d, d.equals(1))
+            return
         for position, backward in enumerate(self.reversed):
-            d = Index(t.i64, position)
-            with k.loop(n=batch, j=hidden) as (n, j):
-                for state, first in ((y_h, h0), (y_c, c0)):
-                    given = Index(t.i64, 0) if first is None else first.at(d, n, j)
-                    if first is not None and lens is not None:
-                        given = select(lens.at(n) > 0, given, 0)
-                    k.store(state, (d, n, j), given if first is not None else 0)
-            if lens is not None:
-                with k.loop(t=time, n=batch, j=hidden) as (at, n, j):
-                    k.store(y, (at, d, n, j), 0)
-            with k.loop(t=time) as step:
-                levels = self._levels(k, y_h, d, step, lens)
-                with k.loop(n=batch) as n:
-                    length = Index(t.i64, time) if lens is None else cast(lens.at(n), t.i64)
-                    length = length if lens is None else k.let("length", apply("min", length, Index(t.i64, time)))
-                    at = k.let("at", length - 1 - step) if backward else step
-                    with nullcontext() if lens is None else k.when(step < length):
-                        self._gates(k, outs, xw, (r, scale, zero, sums), levels, (d, n, at))
-                        self.plain().update(k, outs, p, position, d, n, at)
-            with k.loop(n=batch, j=width) as (n, j):
-                k.store(gates, (d, n, j), 0)
+            one(position, Index(t.i64, position), backward)
+
+    def _direction(self, k: KernelBuilder, outs: tuple[Output, ...], xw: Tensor,
+                   weights: tuple[Tensor, Tensor, Tensor | None, Tensor], rest: tuple[Tensor | None, ...],
+                   position: int, d: Expr, backward: Expr | bool) -> None:  # fmt: skip
+        """One direction; `position` is whose activation functions it has. Sequences go through time together, since
+        the scale of their states is one."""
+        y, y_h, y_c, gates = outs
+        p, lens, h0, c0 = rest
+        time, batch, hidden, width = y.shape[0], y.shape[2], y.shape[3], gates.shape[2]
+        with k.loop(n=batch, j=hidden) as (n, j):
+            for state, first in ((y_h, h0), (y_c, c0)):
+                given = Index(t.i64, 0) if first is None else first.at(d, n, j)
+                if first is not None and lens is not None:
+                    given = select(lens.at(n) > 0, given, 0)
+                k.store(state, (d, n, j), given if first is not None else 0)
+        if lens is not None:
+            with k.loop(t=time, n=batch, j=hidden) as (at, n, j):
+                k.store(y, (at, d, n, j), 0)
+        with k.loop(t=time) as step:
+            levels = self._levels(k, y_h, d, step, lens)
+            with k.loop(n=batch) as n:
+                length = Index(t.i64, time) if lens is None else cast(lens.at(n), t.i64)
+                length = length if lens is None else k.let("length", apply("min", length, Index(t.i64, time)))
+                at = self.place(step, length - 1, backward)
+                at = step if backward is False else k.let("at", at)
+                with nullcontext() if lens is None else k.when(step < length):
+                    self._gates(k, outs, xw, weights, levels, (d, n, at))
+                    self.plain().update(k, outs, p, position, d, n, at)
+        with k.loop(n=batch, j=width) as (n, j):
+            k.store(gates, (d, n, j), 0)
 
     def _levels(self, k: KernelBuilder, y_h: Output, d: Expr, step: Expr, lens: Tensor | None) -> tuple[Expr, Expr]:
         """The scale and zero point that fit the state of direction `d` of sequences that are not over at `step`."""

@@ -69,8 +69,7 @@ class Scan(Recurrent):
     ) -> None:  # fmt: skip
         """Loops over directions, sequences and time; `step(direction, d, n, at)` writes y[at] and the states."""
         batch, count = y.shape[2], len(self.reversed)
-        alike = all(self.activation(count - 1, i) == self.activation(0, i) for i in range(self.per_direction))
-        if alike and count == 2:
+        if self.is_alike():
             with k.loop("parallel", d=count, n=batch) as (d, n):
                 self._sequence(k, y, gates, states, lens, d, n, d.equals(1), lambda at: step(0, d, n, at))
             return
@@ -79,6 +78,16 @@ class Scan(Recurrent):
             with k.loop("parallel", n=batch) as n:
                 run = lambda at, position=position, d=d, n=n: step(position, d, n, at)  # noqa: E731
                 self._sequence(k, y, gates, states, lens, d, n, backward, run)
+
+    def is_alike(self) -> bool:
+        """Whether there are two directions, and one loop over them can do both."""
+        both = len(self.reversed) == 2
+        return both and all(self.activation(1, i) == self.activation(0, i) for i in range(self.per_direction))
+
+    @staticmethod
+    def place(step: Expr, last: Expr, backward: Expr | bool) -> Expr:
+        """Which time a step is for; `last` is the last of a sequence."""
+        return step if backward is False else last - step if backward is True else select(backward, last - step, step)
 
     def _sequence(
         self, k: KernelBuilder, y: Output, gates: Output, states: list[tuple[Output, Tensor | None]],
@@ -97,7 +106,7 @@ class Scan(Recurrent):
                 k.store(state, (d, n, j), first if lens is None else select(apply("gt", length, 0), first, 0))
         with k.loop(t=length) as step:
             last = (length if isinstance(length, Expr) else Index(t.i64, length)) - 1
-            at = step if backward is False else last - step if backward is True else select(backward, last - step, step)
+            at = self.place(step, last, backward)
             run(at if backward is False else k.let("at", at))
         with k.loop(j=gates.shape[2]) as j:
             k.store(gates, (d, n, j), 0)
@@ -210,9 +219,9 @@ class LstmScan(Scan):
             if p is not None:
                 go = go + p.at(d, j + hidden) * cell
             out = k.let("h", self.act(direction, 0, go) * self.act(direction, 2, cell, clipped=False))
-            k.store(y_c, (d, n, j), cell)
             k.store(y_h, (d, n, j), out)
             k.store(y, (at, d, n, j), out)
+            k.store(y_c, (d, n, j), cell)
 
 
 @op

@@ -479,6 +479,29 @@ def test_vector_loops_of_any_length(tmp_path: Path, fixed: int | None, is_in_pla
         np.testing.assert_allclose(ys, [*np.exp(xs) * xs, 7, 7], rtol=1e-6)  # a few units of the last place
 
 
+@pytest.mark.parametrize("is_state_last", [False, True])
+def test_vector_loops_read_what_was_there_before_a_store(tmp_path: Path, is_state_last: bool) -> None:
+    """A value with a name is what it was when it got it. Stored last, the state is read by vectors, each value once."""
+    x, c, h = buffer_tensor("x", t.tensor("f32", 45)), buffer_tensor("c", t.tensor("f32", 45)), t.tensor("f32", 45)
+    k = KernelBuilder(Names())
+    with k.loop("vector", i=45) as i:
+        held = k.let("held", c.at(i))
+        cell = k.let("cell", apply("exp", x.at(i)) + held)
+        stores = [lambda: k.store(Output("c", c.type), (i,), cell), lambda: k.store(Output("h", h), (i,), cell * held)]
+        for store in reversed(stores) if is_state_last else stores:
+            store()
+    buffers = (Buffer("x", x.type), Buffer("c", c.type, "inout"), Buffer("h", h, "out"))
+    kernel = Kernel("state", buffers, k.body)
+    text = emit_kernel(kernel, "state", 16).definition
+    assert (text.count("sesame_exp_f32x16(") == 1) is is_state_last
+    library = ctypes.CDLL(str(library_of(kernel, tmp_path, 16, "native", "gcc")))
+    xs, cs = np.random.default_rng(0).standard_normal((2, 45)).astype(np.float32)
+    held, hs = cs.copy(), np.zeros(45, np.float32)
+    library.run(*(ctypes.c_void_p(a.ctypes.data) for a in (xs, cs, hs)))
+    np.testing.assert_allclose(cs, np.exp(xs) + held, rtol=1e-6)  # a few units of the last place
+    np.testing.assert_allclose(hs, (np.exp(xs) + held) * held, rtol=1e-6, atol=1e-6)
+
+
 def test_vector_loops_of_integers_widen_and_wrap(tmp_path: Path) -> None:
     """acc[c] += i32(x[k]) * i32(w[k, c]) for bytes, then a copy out in vectors."""
     x, w = buffer_tensor("x", t.tensor("u8", 300)), buffer_tensor("w", t.tensor("i8", 300, 32))
