@@ -9,32 +9,26 @@ which instruction does it is not known here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf, prod
 
 from compiler.choices import RULES, Choices
 from compiler.passes.phases import split_phases
-from compiler.passes.simplify import simplify
-from compiler.passes.tile_choice import Order, Shared, Tile, Tiling, choose_tile, key_of, orders, tiles, tilings
+from compiler.passes.tile_choice import Order, Tile, Tiling, choose_tile, key_of, orders, tiles, tilings
 from compiler.passes.tile_marks import mark_tile, tile_loop
+from compiler.passes.tile_nests import Nest, find_nest, inner_nests, split_groups
 from compiler.pipeline import program_pass
 from ir import types as t
-from ir.access import any_varies, is_contiguous, stride
-from ir.dims import FloorDiv, Size, atoms, bounded, ceil_div, decide_le, symbol
+from ir.access import any_varies
+from ir.dims import Size, bounded, ceil_div, decide_le, symbol
 from ir.element import Names
-from ir.expr import Apply, Cast, Expr, Index, Load, apply, walk
+from ir.expr import Expr, Index, apply
 from ir.kernel import (
-    DOT_OPERANDS,
-    Assign,
     For,
     If,
     Kernel,
     Let,
     Local,
     Stmt,
-    Store,
     Variable,
-    dot_length,
-    exprs_of,
     map_blocks,
     map_stmts,
     walk_stmts,
@@ -53,33 +47,13 @@ from ir.schedule import (
     split,
     stage,
     substitute_var,
-    unflatten,
     unmark,
     unname,
 )
-from ir.types import DType, TensorType
+from ir.types import TensorType
 
 _FEW_ROWS = 32
 """Rows for which weights are read that do not pay for having them in a cache."""
-
-
-@dataclass(frozen=True)
-class Nest:
-    """What a kernel that can be tiled consists of: output loops, outermost first, and the accumulator's name."""
-
-    loops: tuple[For, ...]
-    accumulator: str
-    weight: str | None
-    """A const operand that is read along the columns and not along the rows: it can be packed."""
-    rows: str | None
-    columns: str
-    dot: str | None = None
-    """The loop that sums products of narrow operands, `together` of which can be one instruction."""
-    together: int = 1
-    depth_axis: int = -2
-    """The axis of the weights along which that loop runs, counted from the last."""
-    is_inner: bool = False
-    """Whether it is a part of its kernel only."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +162,7 @@ def tile_kernel(
     if nest.weight is None and not isinstance(columns, int):
         return _tile_unknown_columns(kernel, nest, rows, columns, lanes, registers), None
     legal = _tilings(kernel, nest, rows, columns, lanes, registers)
-    if nest.weight and columns % legal[0].tile.columns != 0 and _reads_others_along(nest, nest.columns):
+    if nest.weight and columns % legal[0].tile.columns != 0 and nest.reads_others_along(nest.columns):
         nest = replace(nest, weight=None)  # only packed weights may be read beyond the last column
         if decide_le(least, columns) is False:
             return whole, None
@@ -235,25 +209,13 @@ def _tile_inside(kernel: Kernel, lanes: int, registers: int, packable: set[str])
         return kernel, None
 
 
-def inner_nests(kernel: Kernel, packable: set[str]) -> list[Nest]:
-    """The nests without rows that stand somewhere in a kernel, in textual order."""
-    found: list[Nest] = []
-    for s in walk_stmts(kernel.body):
-        if not isinstance(s, For) or any(s is loop for nest in found for loop in walk_stmts(nest.loops)):
-            continue
-        nest = find_nest(replace(kernel, body=(s,)), packable)
-        if nest is not None and len(nest.loops) == 1:
-            found.append(replace(nest, is_inner=True))
-    return found
-
-
 def _tilings(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> list[Tiling]:
     """Every way to tile a kernel, the rule's first."""
     most = (8 if rows == 1 else 4) if nest.weight else min(4, columns // lanes)  # type: ignore[operator]
     widths = range(most, 0, -1)  # type: ignore[arg-type]
-    apart, is_streamed = _apart(kernel, nest), _rows_of_weights(nest) <= _FEW_ROWS
-    candidates = tiles(rows, columns, lanes, registers, widths, _shared(nest), apart, is_streamed)
-    if _reads_others_along(nest, nest.columns):
+    apart, is_streamed = nest.apart(kernel), nest.rows_of_weights() <= _FEW_ROWS
+    candidates = tiles(rows, columns, lanes, registers, widths, nest.shared(), apart, is_streamed)
+    if nest.reads_others_along(nest.columns):
         # Beyond the last column there is nothing to read.
         candidates = [each for each in candidates if columns % each.columns == 0 or each == candidates[0]]
     return tilings(candidates, _orders(nest, columns, candidates[0]))
@@ -263,72 +225,11 @@ def _orders(nest: Nest, columns: Size, shape: Tile) -> list[Order]:
     """The orders in which tiles may follow each other, the rule's first."""
     if nest.is_inner or (len(nest.loops) < 3 and nest.rows is None):
         return ["panels first"]
-    if nest.rows is not None and _reads_others_along(nest, nest.columns):
+    if nest.rows is not None and nest.reads_others_along(nest.columns):
         return ["panels last"]  # what is read along the columns is used by no other panel: all of it, row by row
-    weights = [e.index for e in _weight_loads(nest)] if nest.weight else []
+    weights = [e.index for e in nest.weight_loads] if nest.weight else []
     is_batched = any(any_varies(index, loop.var) for index in weights for loop in nest.loops[:-2])
     return orders(len(nest.loops) - 1, ceil_div(columns, shape.columns), bool(nest.weight), is_batched)
-
-
-def _rows_of_weights(nest: Nest) -> float:
-    """For how many rows in all each of the weights is read."""
-    extents = [f.extent for f in nest.loops if not any(any_varies(load.index, f.var) for load in _weight_loads(nest))]
-    return prod(extent if isinstance(extent, int) else inf for extent in extents)
-
-
-def _apart(kernel: Kernel, nest: Nest) -> int | None:
-    """The bytes from what one row of a tile multiplies by the shared vectors to what the next does, where known."""
-    for load in (e for s in walk_stmts((nest.loops[-1].body[1],)) for e in _loads(s)):
-        if nest.rows and any_varies(load.index, nest.rows) and not any_varies(load.index, nest.columns):
-            elements = stride(load.index, kernel.buffer(load.buffer).type.shape, nest.rows)
-            return elements and abs(elements) * load.dtype.itemsize
-    return None
-
-
-def _shared(nest: Nest) -> Shared:
-    """What the rows of a tile load in common: nothing for a pooling window, weights for a depthwise convolution."""
-    loads = [e for s in walk_stmts((nest.loops[-1].body[1],)) for e in _loads(s)]
-    if nest.rows is None or not all(any_varies(e.index, nest.columns) for e in loads):
-        return "vectors"
-    return "nothing" if all(any_varies(e.index, nest.rows) for e in loads) else "weights"
-
-
-def _reads_others_along(nest: Nest, loop: str) -> bool:
-    """Whether the sum reads another operand than the weights along a loop, as a depthwise convolution does."""
-    reduction = nest.loops[-1].body[1]
-    loads = [e for s in walk_stmts((reduction,)) for e in _loads(s)]
-    return any(e.buffer != nest.weight and any_varies(e.index, loop) for e in loads)
-
-
-def split_groups(kernel: Kernel, packable: set[str]) -> Kernel:
-    """A grouped contraction with a loop over its groups around that over a group's columns, and the weights of each
-    group on their own axis; other kernels stay as they are."""
-    loops = [s for s in walk_stmts(kernel.body) if isinstance(s, For)]
-    stored = [s for s in walk_stmts(kernel.body) if isinstance(s, Store)]
-    columns = stored[-1].index[-1] if len(stored) == 1 and stored[0].index else None
-    found = next((f for f in loops if isinstance(columns, Index) and columns.value == symbol(f.var)), None)
-    if found is None or not isinstance(found.extent, int):
-        return kernel
-    for expr in walk(*(e for s in walk_stmts(kernel.body) for e in exprs_of(s))):
-        for atom in atoms(expr.value) if isinstance(expr, Index) else ():
-            if not isinstance(atom, FloorDiv) or atom.num != symbol(found.var) or not isinstance(atom.den, int):
-                continue
-            if found.extent % atom.den != 0:
-                continue
-            taken = Names([*kernel.sizes, *(b.name for b in kernel.params), *(f.var for f in loops)])
-            group, column = taken.fresh("g"), taken.fresh(f"{found.var}_g")
-            made = simplify.run(split(kernel, found.var, atom.den, group, column))
-            others = [f.var for f in loops[: loops.index(found)]]
-            made = reorder(unmark(made), [group, *others, column])
-            return _unflatten_weights(made, packable, found.extent, atom.den)
-    return kernel
-
-
-def _unflatten_weights(kernel: Kernel, packable: set[str], columns: int, per_group: int) -> Kernel:
-    for buffer in kernel.params:
-        if buffer.name in packable and buffer.type.rank > 1 and buffer.type.shape[-1] == columns:
-            kernel = unflatten(kernel, buffer.name, buffer.type.rank - 1, per_group)
-    return kernel
 
 
 def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size, lanes: int, registers: int) -> Kernel:
@@ -342,115 +243,6 @@ def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size,
             return result
         result = choose(apply("ge", Index(t.i64, columns), shape.columns), fast, result)
     return result
-
-
-def find_nest(kernel: Kernel, packable: set[str]) -> Nest | None:
-    """Output loops around one accumulator of f32 or i32, the innermost contiguous in operands that vary along it."""
-    if len(kernel.body) != 1 or not isinstance(kernel.body[0], For):
-        return None
-    loops: list[For] = [kernel.body[0]]
-    while len(loops[-1].body) == 1 and isinstance(loops[-1].body[0], For):
-        loops.append(loops[-1].body[0])
-    body = loops[-1].body
-    if (
-        len(body) < 3
-        or not isinstance(body[0], Variable)
-        or not isinstance(body[1], For)
-        or body[0].init.dtype not in (t.f32, t.i32)
-    ):
-        return None
-    update = _only_update(body[1])
-    stores = [s for s in body[2:] if isinstance(s, Store)]
-    if update is None or update.name != body[0].name or len(stores) != 1:
-        return None
-    if body[-1] is not stores[0] or not all(isinstance(s, Let) for s in body[2:-1]):
-        return None
-    if update.function not in ("add", "max") or (update.function, body[0].init.dtype) == ("max", t.i32):
-        return None
-    if any(isinstance(f.extent, Expr) for f in loops):
-        return None
-    columns = loops[-1].var
-    if not is_contiguous(stores[0].index, columns):
-        return None
-    loads = [e for e in walk(update.value) if isinstance(e, Load)]
-    if not loads or not _is_summable(update.value, body[0].init.dtype):
-        return None
-    if not all(is_contiguous(e.index, columns) or not any_varies(e.index, columns) for e in loads):
-        return None
-    if not any(any_varies(e.index, columns) for e in loads):
-        return None
-    rows = loops[-2].var if len(loops) > 1 and any(any_varies(e.index, loops[-2].var) for e in loads) else None
-    summed = [f.var for f in walk_stmts((body[1],)) if isinstance(f, For)]
-    weight = _weight_of(loads, packable, columns, rows, summed)
-    if weight is not None and sum(e.buffer == weight for s in walk_stmts(kernel.body) for e in _loads(s)) != 1:
-        weight = None
-    dot, axis = _dot_loop(kernel, update, summed, weight, columns) or (None, -2)
-    if dot is None and update.value.dtype == t.f32 and any(e.dtype != t.f32 for e in loads):
-        return None
-    together = dot_length(loads[0].dtype) if dot else 1
-    return Nest(tuple(loops), body[0].name, weight, rows, columns, dot, together, axis)
-
-
-def _is_summable(value: Expr, dtype: DType) -> bool:
-    """Whether a value of type `dtype` is made of nothing but such, and of narrow operands converted to it."""
-    operands = [e for e in walk(value) if not isinstance(e, Index) and e.dtype != t.bool_]
-    is_inside = all(not isinstance(e, Load) or e.outside is None for e in operands)
-    narrow = () if not is_inside else (t.i8, t.u8) if dtype == t.i32 else DOT_OPERANDS[dtype]
-    return all(e.dtype == dtype or (e.dtype in narrow and isinstance(e, Load)) for e in operands)
-
-
-def _dot_loop(
-    kernel: Kernel, update: Assign, summed: list[str], weight: str | None, columns: str
-) -> tuple[str, int] | None:
-    """The innermost loop of a sum of x * w, where w are weights, both of types that are multiplied in a loop marked
-    "dot", and the loop runs along the last axis of x and one of w before the last; and that axis, from the last."""
-    value = update.value
-    if weight is None or update.function != "add" or not isinstance(value, Apply) or value.function != "mul":
-        return None
-    loads = [a.value for a in value.args if isinstance(a, Cast) and isinstance(a.value, Load)]
-    if len(loads) != 2:
-        return None
-    x, w = sorted(loads, key=lambda load: isinstance(load, Load) and load.buffer == weight)
-    assert isinstance(x, Load) and isinstance(w, Load)
-    loop = find_loop(kernel, summed[-1])
-    if (x.dtype, w.dtype) != DOT_OPERANDS.get(value.dtype) or not isinstance(loop.extent, int):
-        return None
-    if loop.extent % dot_length(w.dtype) != 0:
-        return None
-    along = [axis for axis in range(-len(w.index), -1) if w.index[axis] == Index(t.i64, symbol(loop.var))]
-    if len(along) != 1:
-        return None
-    others = (*(index for index in w.index if index != Index(t.i64, symbol(loop.var))), *x.index[:-1])
-    if not is_contiguous(x.index, loop.var) or any_varies(others, loop.var) or any_varies(x.index, columns):
-        return None
-    return loop.var, along[0]
-
-
-def _weight_of(loads: list[Load], packable: set[str], columns: str, rows: str | None, summed: list[str]) -> str | None:
-    """The first operand that may be packed and is read along the columns and the sum, but not along the rows."""
-    for load in loads:
-        if load.buffer not in packable or load.outside is not None or not any_varies(load.index, columns):
-            continue
-        if rows is not None and any_varies(load.index, rows):
-            continue
-        if any(any_varies(load.index, axis) for axis in summed):
-            return load.buffer
-    return None
-
-
-def _weight_loads(nest: Nest) -> list[Load]:
-    return [e for s in walk_stmts(nest.loops[-1].body) for e in _loads(s) if e.buffer == nest.weight]
-
-
-def _loads(stmt: Stmt) -> list[Load]:
-    return [e for e in walk(*exprs_of(stmt)) if isinstance(e, Load)]
-
-
-def _only_update(loop: For) -> Assign | None:
-    body: tuple[Stmt, ...] = (loop,)
-    while len(body) == 1 and isinstance(body[0], For):
-        body = body[0].body
-    return body[0] if len(body) == 1 and isinstance(body[0], Assign) else None
 
 
 def _apply(kernel: Kernel, nest: Nest, tiling: Tiling) -> Kernel:
