@@ -73,7 +73,8 @@ class Scope:
 
 
 class Expressions:
-    """Writes the expressions of one kernel. `places` maps names of buffers and local arrays in sight.
+    """Writes the expressions of one kernel. `places` maps names of buffers and local arrays in sight; `arrays` are the
+    types of all local arrays, in sight or in registers.
 
     `data` are the buffers and variables that hold values from the kernel's inputs: an index made of them is checked
     before it is used, and `checks_indices` says that there was one. With `splits_offsets` the constant part of an index
@@ -92,6 +93,7 @@ class Expressions:
         self.places = places
         self.data = data
         self.exact = exact
+        self.arrays: dict[str, TensorType] = {}
         self.used: set[str] = set()
         self.checks_indices = False
         self.splits_offsets = False
@@ -375,7 +377,8 @@ class Expressions:
         return f"{total.at(SUM)} {'-' if offset < 0 else '+'} {abs(offset)}"
 
     def _may_leave(self, load: Load) -> bool:
-        shape = self.places[load.buffer].type.shape
+        place = self.places.get(load.buffer)
+        shape = self.arrays[load.buffer].shape if place is None else place.type.shape
         return any(any(self._may_pass(expr, size)) for expr, size in zip(load.index, shape))
 
     def _may_pass(self, index: Expr, size: Size) -> tuple[bool, bool]:

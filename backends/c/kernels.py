@@ -80,7 +80,9 @@ def emit_kernel(kernel: Kernel, symbol: str, lanes: int = LANES, *, exact: bool 
     places = {b.name: Place(identifiers.of(b.name), b.type) for b in kernel.params}
     values = Expressions(identifiers, places, _data(kernel), exact=exact)
     out = Writer(1)
+    values.arrays = {s.name: s.type for s in walk_stmts(kernel.body) if isinstance(s, Local)}
     vectors = Vectors(values, lanes)
+    vectors.survey(kernel.body)
     statements = Statements(values, vectors, out)
     lets, loops = _parallel_loops(kernel)
     if loops:

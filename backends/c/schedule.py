@@ -42,8 +42,9 @@ def pipeline(backend: CBackend) -> Pipeline:
     winograd = winograd.with_options(least=_LEAST_BESIDE_BF16) if is_narrow else winograd
     graph += [*([winograd] if backend.winograd else []), widen, *tidy, *(["narrow"] if is_narrow else []), "fuse"]
     tile = PASSES["tile"].with_options(lanes=machine.lanes, registers=machine.registers, least=fixed.lanes)
+    attend = PASSES["attend"].with_options(lanes=machine.lanes, registers=machine.registers, least=fixed.lanes)
     accumulate = PASSES["accumulate"].with_options(lanes=fixed.lanes, keep_columns=backend.deterministic)
-    kernels = ["lower", "simplify", "join", "frame", "reuse", "share", "interleave", tile]
+    kernels = ["lower", "simplify", "join", attend, "frame", "reuse", "share", "interleave", tile]
     kernels += ["unravel", "partition", accumulate, "vectorize", "simplify"]
     steps = Pipeline([*graph, *kernels, "memory"])
     return answering(steps, _tuned(backend)) if backend.tuned else steps

@@ -45,6 +45,18 @@ class Vectors:
 
     # ------------------------------------------------------------ what can be written as vectors
 
+    def survey(self, block: tuple[Stmt, ...]) -> None:
+        """Looks at all vector loops of a block before any is written: each inside of the loops around it, which tell
+        what stays inside of its buffer."""
+        for stmt in block:
+            if not isinstance(stmt, For):
+                for inner in blocks_of(stmt):
+                    self.survey(inner)
+                continue
+            self.chunk_lanes(stmt)
+            with contextmanager(self.values.loop)(stmt.var, None if isinstance(stmt.extent, Expr) else stmt.extent):
+                self.survey(stmt.body)
+
     def loop_lanes(self, loop: For) -> int | None:
         """Lanes of the chunks that a vector loop is cut into and written out, None where it must stay a loop."""
         extent = loop.extent

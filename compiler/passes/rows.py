@@ -155,7 +155,7 @@ class Member:
 
 
 @dataclass
-class _Naming:
+class Naming:
     """One set of names for the kernels of a group: sizes of the program and its buffers have one name each."""
 
     names: Names = field(default_factory=Names)
@@ -187,7 +187,7 @@ class _Naming:
 def joined(name: str, calls: Sequence[Call], rows: int, internal: set[str]) -> tuple[Kernel, list[str], list[str]]:
     """One kernel for calls that go through the same `rows` loops, the names of the buffers that it takes, and the
     symbols that its sizes are. Nothing but the calls touches the buffers `internal`."""
-    naming = _Naming()
+    naming = Naming()
     members: list[Member] = []
     first = next(form for call in calls if (form := form_of(call.kernel)) is not None and form.is_reduction)
     row_names = [naming.names.fresh(loop.var) for loop in first.loops[:rows]]
@@ -213,7 +213,7 @@ def joined(name: str, calls: Sequence[Call], rows: int, internal: set[str]) -> t
 class _Row:
     """What the members of a group do for one row."""
 
-    def __init__(self, naming: _Naming, members: Sequence[Member], internal: set[str]) -> None:
+    def __init__(self, naming: Naming, members: Sequence[Member], internal: set[str]) -> None:
         self.naming = naming
         self.members = members
         self.internal = internal
