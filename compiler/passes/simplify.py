@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 
 from compiler.pipeline import kernel_pass
-from ir.dims import Size, bounded, maximum, names, settle, substitute, upper_bound
+from ir.dims import Size, bounded, names, settle, substitute, upper_bound
 from ir.element import guard, inside
 from ir.expr import Apply, Const, Expr, Index, Load, transform
 from ir.kernel import For, If, Kernel, Stmt, map_blocks, map_exprs
@@ -60,7 +60,7 @@ def _settle_extent(extent: Size, extents: dict[str, Size]) -> tuple[Size, Size]:
         return extent, extent
     places = itertools.product(*map(range, ranges.values()))
     tried = [substitute(extent, dict(zip(ranges, place))) for place in places]
-    greatest = maximum(0, *tried)
+    greatest = max(0, *(int(size) for size in tried))  # type: ignore[arg-type]
     return (greatest if len(set(tried)) == 1 else extent), greatest
 
 

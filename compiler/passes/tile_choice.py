@@ -18,11 +18,13 @@ Shared = Literal["vectors", "weights", "nothing"]
 multiplies by vectors of its own."""
 
 _INDEPENDENT = 8
-"""Sums that hide what one operation takes. More, where rows load nothing in common, only read memory out of order."""
+"""Sums that hide what one operation takes."""
+_OF_NOTHING = 4
+"""The same where rows load nothing in common: each waits for a load of its own, and more read memory out of order."""
 _LOADED = 6
 """The same where each operation waits for a load of its own."""
-_MOST_LOADED = 14
-"""Sums beyond which what each loads for itself finds no registers."""
+_MOST_LOADED = 8
+"""Sums beyond which what each loads for itself finds no registers, and is loaded from too many places at once."""
 _ROWS_OF_UNKNOWN = 6
 _WAY = 4096
 """Bytes after which addresses fall into the same set of a first-level cache again: of 64 lines of 64 bytes in most."""
@@ -70,9 +72,9 @@ def orders(loops: int, panels: Size, has_weights: bool, is_batched: bool) -> lis
         return ["panels first"]
     if not has_weights:
         return ["panels before rows"]
-    if is_batched or (isinstance(panels, int) and panels < _FEW_PANELS):
+    if not is_batched and isinstance(panels, int) and panels < _FEW_PANELS:
         return ["panels before rows", "panels first", "panels last"]
-    return ["panels first", "panels before rows", "panels last"]
+    return ["panels first", "panels before rows", "panels last"]  # the order in which panels lie in memory
 
 
 def key_of(kernel: Kernel) -> str:
@@ -136,12 +138,12 @@ def tiles(
     """
     total = -(-columns // lanes) if isinstance(columns, int) else None
     together = _LINES_OF_A_SET * _WAY // gcd(apart, _WAY) if apart else None  # rows that stay in the cache together
-    enough = _LOADED if shared == "weights" else _INDEPENDENT
+    enough = {"weights": _LOADED, "nothing": _OF_NOTHING, "vectors": _INDEPENDENT}[shared]
     found: list[tuple[float, Tile]] = []
     for v in widths:
         if total is not None and v > max(1, total):
             continue
-        most = _INDEPENDENT if shared == "nothing" else registers - v - 1  # a row of operands and a broadcast need some
+        most = _OF_NOTHING if shared == "nothing" else registers - v - 1  # a row of operands and a broadcast need some
         for r in range(1, max(1, most // v) + 1):
             if (isinstance(rows, int) and r > rows) or (not isinstance(rows, int) and r > _ROWS_OF_UNKNOWN):
                 break

@@ -73,7 +73,8 @@ def forms(node: Node, caches: tuple[int, int] = CACHES) -> list[Form | str]:
     found: list[Form | str] = [_PLAIN]
     found += [Form(tile, _rows(tile, oh, ow, int(channels), int(outputs), caches)) for tile in (4, 2)]
     for tile in (4, 2) if isinstance(oh, int) and isinstance(ow, int) else ():
-        found += [Form(tile, rows) for rows in range(1, -(-oh // tile) + 1)]  # type: ignore[operator]
+        total = -(-oh // tile)  # type: ignore[operator]
+        found += [Form(tile, -(-total // blocks)) for blocks in range(1, total + 1)]
     return list(dict.fromkeys(found))
 
 

@@ -137,7 +137,13 @@ def test_a_depthwise_tile_is_as_narrow_as_its_columns_need():
 
 def test_a_depthwise_tile_leaves_registers_for_what_each_sum_loads():
     """Weights are loaded once for all rows; with 28 sums, compilers spill some."""
-    assert choose_tile(56, 144, LANES, REGISTERS, range(4, 0, -1), "weights") == Tile(14, 1, LANES)
+    assert choose_tile(56, 144, LANES, REGISTERS, range(4, 0, -1), "weights") == Tile(8, 1, LANES)
+    assert choose_tile(14, 480, LANES, REGISTERS, range(4, 0, -1), "weights") == Tile(7, 1, LANES)
+
+
+def test_a_pooling_tile_is_one_row():
+    """Nothing is shared, and more rows are read from more places at once."""
+    assert choose_tile(56, 64, LANES, REGISTERS, range(4, 0, -1), "nothing") == Tile(1, 4, 4 * LANES)
 
 
 def test_a_product_shares_vectors_between_rows():
