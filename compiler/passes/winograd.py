@@ -23,16 +23,15 @@ CACHES = (1 << 20, 16 << 20)
 """Bytes of the second-level and the third-level cache."""
 _SMALL = 7
 _LARGE = 15
-"""Rows and columns of results from which on tiles of 4 x 4 are faster than those of 2 x 2, whose errors are smaller and
-whose weights take half of the memory."""
+"""Rows and columns of results from which on tiles of 4 x 4 are taken where sizes are not known, and beside bf16."""
 _CHANNELS = 16
-_FILLED = 0.75
-"""The part of a cache in which what is used again stays."""
-_COSTS = (0.3, 1.0)
-"""What reading a byte from the second-level and from the third-level cache costs beside one from the third level."""
-_BEYOND = 4.0
-_BYTES_PER_FLOP = 0.3
-"""Bytes from the third-level cache in the time of one operation."""
+_KEPT = 0.4375
+"""The part of the second-level cache in which what is made at the points of a block stays, while weights pass."""
+_NEAR, _FAR = 0.3, 1.5
+"""What a byte costs that stays there, and one that does not. A byte of weights from the third-level cache, which are
+read in order, costs as much as a near one, and so does an operation."""
+_BEYOND = 1.0
+"""What a byte of weights costs from beyond. All fitted to times of convolutions from 7 x 7 x 512 to 56 x 56 x 64."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def winograd(graph: Graph, *, least: int = 2, caches: tuple[int, int] = CACHES, 
         for node in graph.nodes("conv_channels_last"):
             if why_not(node) is not None:
                 continue
-            found = form_of(node, caches)
+            found = form_of(node, caches, least)
             rule = found if isinstance(found, Form) and found.tile >= least else _PLAIN
             every = partial(forms, node, caches)
             form = choices.choose("winograd", node.output.name, partial(key_of, node, least), rule, every)
@@ -71,9 +70,11 @@ def forms(node: Node, caches: tuple[int, int] = CACHES) -> list[Form | str]:
     _, oh, ow, outputs = node.output.shape
     channels = node.inputs[1].shape[2]  # type: ignore[union-attr]
     found: list[Form | str] = [_PLAIN]
-    found += [Form(tile, _rows(tile, oh, ow, int(channels), int(outputs), caches)) for tile in (4, 2)]
-    for tile in (4, 2) if isinstance(oh, int) and isinstance(ow, int) else ():
-        total = -(-oh // tile)  # type: ignore[operator]
+    if not isinstance(oh, int) or not isinstance(ow, int):
+        return [*found, Form(4, 1), Form(2, 1)]
+    found += [_best(tile, oh, ow, int(channels), int(outputs), caches)[1] for tile in (4, 2)]
+    for tile in (4, 2):
+        total = -(-oh // tile)
         found += [Form(tile, -(-total // blocks)) for blocks in range(1, total + 1)]
     return list(dict.fromkeys(found))
 
@@ -88,8 +89,9 @@ def key_of(node: Node, least: int) -> str:
     return f"{node.output.dtype}[{x}] by [{w}] to [{y}], tiles of {least} and more"
 
 
-def form_of(node: Node, caches: tuple[int, int] = CACHES) -> Form | str:
-    """How a channels-last convolution is done by Winograd's filtering, or why it is not."""
+def form_of(node: Node, caches: tuple[int, int] = CACHES, least: int = 2) -> Form | str:
+    """How a channels-last convolution is done by Winograd's filtering, or why it is not. `least` is more than 2 where
+    what it is done beside is faster than plain sums of f32."""
     reason = why_not(node)
     if reason is not None:
         return reason
@@ -101,8 +103,13 @@ def form_of(node: Node, caches: tuple[int, int] = CACHES) -> Form | str:
         return f"with fewer than {_CHANNELS} channels the sums are too short"
     if any(decide_le(size, _SMALL - 1) is True for size in (oh, ow)):
         return f"there are fewer than {_SMALL} rows or columns of results"
-    tile = 2 if any(decide_le(size, _LARGE - 1) is True for size in (oh, ow)) else 4
-    return Form(tile, _rows(tile, oh, ow, int(channels), int(outputs), caches))
+    is_small = any(decide_le(size, _LARGE - 1) is True for size in (oh, ow))
+    if least > 2 and is_small:
+        return "plain sums of narrow operands are as fast"
+    if not isinstance(oh, int) or not isinstance(ow, int):
+        return Form(2 if is_small else 4, 1)
+    best = [_best(tile, oh, ow, int(channels), int(outputs), caches) for tile in (2, 4)]
+    return min(best, key=lambda pair: pair[0])[1]
 
 
 def why_not(node: Node) -> str | None:
@@ -116,25 +123,21 @@ def why_not(node: Node) -> str | None:
     return None
 
 
-def _rows(tile: int, oh: Size, ow: Size, channels: int, outputs: int, caches: tuple[int, int]) -> int:
-    """Rows of tiles in a block: what is made at the points of few stays in the cache, and many use weights well."""
-    if not isinstance(oh, int) or not isinstance(ow, int):
-        return 1
+def _best(tile: int, oh: int, ow: int, channels: int, outputs: int, caches: tuple[int, int]) -> tuple[float, Form]:
+    """The form with tiles of a size that costs least, and what it costs: what is made at the points of few rows stays
+    in the cache, and many rows use weights well."""
     points, total, columns = (tile + 2) ** 2, -(-oh // tile), -(-ow // tile)
     weights = points * channels * outputs * 4
 
     def cost(rows: int) -> float:
         blocks = -(-total // rows)
         block = points * rows * columns * (channels + outputs) * 4
-        traffic = 2 * blocks * block * _cost_of_byte(block, caches)
-        traffic += (blocks - 1) * weights * _cost_of_byte(weights + block, caches)
-        return traffic + blocks * rows * columns * points * channels * outputs * 2 * _BYTES_PER_FLOP
+        moved = 2 * blocks * block * (_NEAR if block <= _KEPT * caches[0] else _FAR)
+        moved += blocks * weights * (_NEAR if weights <= caches[1] else _BEYOND)
+        return moved + blocks * rows * columns * points * channels * outputs * 2 * _NEAR
 
-    return min(range(1, total + 1), key=lambda rows: (cost(rows), -rows))
-
-
-def _cost_of_byte(working_set: int, caches: tuple[int, int]) -> float:
-    return next((cost for size, cost in zip(caches, _COSTS) if working_set <= _FILLED * size), _BEYOND)
+    rows = min(range(1, total + 1), key=lambda rows: (cost(rows), -rows))
+    return cost(rows), Form(tile, rows)
 
 
 def _convert(graph: Graph, node: Node, form: Form) -> None:

@@ -103,7 +103,7 @@ def test_an_even_rest_has_no_single_row():
 def test_rows_of_a_pooling_window_are_few_since_they_load_nothing_in_common():
     kernel = parse_kernel(POOL)
     tiled, panels = tile_kernel(kernel, LANES, REGISTERS, set())
-    assert panels is None and tiles(tiled) == [(4, 32)]
+    assert panels is None and tiles(tiled) == [(2, 32)]
     x = np.random.default_rng(0).standard_normal((24, 24, 32)).astype(np.float32)
     y = np.zeros((12, 12, 32), np.float32)
     run_kernel(tiled, {"x": x, "y": y})
