@@ -41,7 +41,7 @@ ELSEWHERE = [  # made and compiled for, zig's target, what runs it
     ("riscv64-v", "riscv64-linux-musl", ("qemu-riscv64", "-cpu", "rv64,v=true,vlen=128")),
     ("generic", "riscv64-linux-musl", ("qemu-riscv64",)),
 ]
-SMALL = ["functions_f32", "functions_f64", "sums", "layers"]
+SMALL = ["functions_f32", "functions_f64", "sums", "layers", "attention"]
 ZOO = ["magika", "oww_melspec", "silero_vad_op15", "ort_logreg_iris"]
 EXPORTED = ["mobius_bert_tiny", "t5_tiny_decoder_ts"]
 LONG = [
@@ -135,13 +135,38 @@ def layers() -> tuple[Any, Feeds]:
     return model_of(nodes, [value("x", 1, 3, 18, 21)], outputs, weights), {"x": x}
 
 
+def attention() -> tuple[Any, Feeds]:
+    """Heads of several widths over sequences whose lengths are known and that are not, with masks and without."""
+    rng = np.random.default_rng(4)
+    nodes: list[Any] = []
+    inputs: list[Any] = []
+    feeds: Feeds = {}
+    for number, (width, symbolic, masked) in enumerate([(64, True, True), (32, False, False), (20, True, False)]):
+        q, k, v, m = (f"{letter}{number}" for letter in "qkvm")
+        turned, scores, weights = f"turned{number}", f"scores{number}", f"weights{number}"
+        nodes += [helper.make_node("Transpose", [k], [turned], perm=[0, 1, 3, 2])]
+        nodes += [helper.make_node("MatMul", [q, turned], [f"raw{number}"])]
+        nodes += [helper.make_node("Add" if masked else "Mul", [f"raw{number}", m], [scores])]
+        nodes += [helper.make_node("Softmax", [scores], [weights], axis=-1)]
+        nodes += [helper.make_node("MatMul", [weights, v], [f"y{number}"])]
+        rows, keys = ("M", "K") if symbolic else (45, 77)
+        shapes = {q: (1, 3, rows, width), k: (1, 3, keys, width), v: (1, 3, keys, width)}
+        shapes[m] = (1, 1, rows, keys) if masked else ()
+        inputs += [value(name, *shape) for name, shape in shapes.items()]
+        known = {"M": 45, "K": 77}
+        sizes = {name: [known.get(size, size) for size in shape] for name, shape in shapes.items()}
+        feeds |= {name: np.asarray(rng.standard_normal(size), np.float32) for name, size in sizes.items()}
+    outputs = [helper.make_empty_tensor_value_info(f"y{number}") for number in range(3)]
+    return model_of(nodes, inputs, outputs, {}), feeds
+
+
 @functools.cache
 def subject(name: str) -> tuple[Any, Feeds]:
     """A model, and inputs for it."""
     made: dict[str, Callable[[], tuple[Any, Feeds]]] = {
         "functions_f32": lambda: functions(np.dtype(np.float32)),
         "functions_f64": lambda: functions(np.dtype(np.float64)),
-        "sums": sums, "layers": layers,
+        "sums": sums, "layers": layers, "attention": attention,
     }  # fmt: skip
     if name in made:
         return made[name]()
