@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
-from compiler.passes.attention import Product, Weights, in_rows, loads_of, place, product_of, weights_of
-from compiler.passes.attention_blocks import Attention, Blocks
+from compiler.passes.attention import Product, Weights, composed, in_rows, loads_of, place, product_of, weights_of
+from compiler.passes.attention_blocks import Attention, Blocks, Score
+from compiler.passes.attention_limits import limited
 from compiler.passes.attention_masks import across, masks_of, read_across, turning
 from compiler.passes.interleave import is_apart, written
 from compiler.passes.rows import Naming
@@ -278,17 +279,21 @@ class _Attending:
         if weights is None or fitted is None:
             return None
         scores, values = fitted
-        blocks = self.blocks(scores, weights, values)
+        value = composed(scores, weights, reader)
+        row, column = scores.row.var, scores.column.var
+        seen, limits = limited(value, row, column)
+        blocks = self.blocks(scores, weights, values, bool(limits))
         if blocks is None:
             return None
         straight = scores.right.buffer if is_straight else None
         if straight is not None:
             index = scores.right.index
             scores = replace(scores, right=replace(scores.right, index=(*index[:-2], index[-1], index[-2])))
-        masks = self.masks(scores, weights, reader, naming)
-        scores = replace(scores, value=read_across(scores.value, masks))
-        weights = replace(weights, score=read_across(weights.score, masks))
-        parts = (scores, weights, values, reader, frozenset(masks.values()))
+        masks = self.masks(seen, row, column, naming)
+        score, where_seen = (
+            Score(read_across(e, masks), scores.sum, row, column, frozenset(masks.values())) for e in (value, seen)
+        )
+        parts = (scores, weights, values, score, where_seen, limits)
         body: tuple[Stmt, ...] = (Attention(*parts, blocks, naming.names).loop(),)
         if not isinstance(scores.row.extent, int | Expr) and self.lanes > _FEW:
             few = Attention(*parts, _for_few(blocks), naming.names).loop()
@@ -310,16 +315,17 @@ class _Attending:
         turned = frozenset(i for i, b in zip(args, params) if b.name in masks.values())
         return _Made(kernel, tuple(args), tuple(back[size] for size in kernel.sizes), turned, blocks.queries)
 
-    def masks(self, scores: Product, weights: Weights, reader: str, naming: Naming) -> dict[str, str]:
-        """The masks that are to be turned, with the names that they have then: all of them, or none."""
-        found = masks_of(scores, weights, reader) or []
+    def masks(self, value: Expr, row: str, column: str, naming: Naming) -> dict[str, str]:
+        """The masks of a score that are to be turned, with the names that they have then: all of them, or none."""
+        found = masks_of(value, row, column)
         args = {buffer.name: arg for arg, buffer in naming.params.items()}
         if any(self.writes[self.program.root(args[name]).name] > 1 for name in found):
             return {}
         return {name: naming.names.fresh(f"{name}_turned") for name in found}
 
-    def blocks(self, scores: Product, weights: Weights, values: Product) -> Blocks | None:
-        """How to cut the work; None where it is left as it is: few queries, or heads of no known or of great size."""
+    def blocks(self, scores: Product, weights: Weights, values: Product, has_limits: bool) -> Blocks | None:
+        """How to cut the work; None where it is left as it is: few queries, or heads of no known or of great size.
+        Where limits hide whole blocks of keys, they do not come all at once."""
         rows, count = scores.row.extent, scores.column.extent
         depth, width = scores.depth.extent, values.column.extent
         assert not isinstance(rows, Expr) and not isinstance(count, Expr)
@@ -330,6 +336,7 @@ class _Attending:
         most = _MOST_HELD // max(depth, width)
         deciding = _vectors(rows, self.least, most) * self.least
         is_whole = isinstance(count, int) and count * deciding <= _MOST_SCORES
+        is_whole = is_whole and (not has_limits or count <= _KEYS or weights.divisor is None)  # type: ignore[operator]
         most = min(most, _MOST_SCORES // max(1, int(count))) if is_whole else most  # type: ignore[arg-type]
         vectors = _vectors(rows, self.lanes, most) if deciding else 0
         if vectors == 0 or (not is_whole and weights.divisor is None):

@@ -202,6 +202,13 @@ def in_rows(product: Product, weights: Weights) -> Product | None:
     return replace(product, loops=loops, left=left, right=right, store=store, value=moved(product.value, places))
 
 
+def composed(scores: Product, weights: Weights, reader: str) -> Expr:
+    """A score from the sum of its products, as a function of the row and column of the scores. The weights read what
+    is stored of the sum as buffer `reader`."""
+    inner = moved(weights.score, {weights.column.var: symbol(scores.column.var)})
+    return transform(inner, lambda e: scores.value if isinstance(e, Load) and e.buffer == reader else None)
+
+
 def place(kernel: Kernel, access: Load | Store, places: Mapping[str, Size]) -> Size | None:
     """Where in memory a load or store is, counted in elements, with other places for loop variables; None where data
     tells."""
@@ -270,4 +277,4 @@ def loads_of(value: Expr, buffer: str) -> list[Load]:
     return [e for e in walk(value) if isinstance(e, Load) and e.buffer == buffer]
 
 
-__all__ = ["Product", "Weights", "in_rows", "loads_of", "moved", "place", "product_of", "weights_of"]
+__all__ = ["Product", "Weights", "composed", "in_rows", "loads_of", "moved", "place", "product_of", "weights_of"]

@@ -8,10 +8,11 @@ at once, or in blocks with a running maximum and sum: what was gathered before i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compiler.passes.attention import Product, Weights, moved
+from compiler.passes.attention_limits import holds, may_hold
 from ir import types as t
 from ir.access import varies
 from ir.dims import Size, ceil_div, minimum, symbol
@@ -41,17 +42,45 @@ class Blocks:
     step: int
 
 
+@dataclass(frozen=True)
+class Score:
+    """A score as a function of the sum of its products, the variable `sum`, of query `row` and of key `column`. Buffers
+    that are `masks` have rows for all lanes, so that these are read side by side."""
+
+    value: Expr
+    sum: str
+    row: str
+    column: str
+    masks: frozenset[str]
+
+    def at(self, total: Expr, row: Size, key: Size) -> Expr:
+        value = moved(self.value, {self.row: row, self.column: key})
+        return transform(value, lambda e: total if e == Var(t.f32, self.sum) else None)
+
+    @property
+    def is_by_lane(self) -> bool:
+        """Whether the score of a key is the same function of the sum and of masks for all queries."""
+        rest = transform(self.value, lambda e: _ZERO if isinstance(e, Load) and e.buffer in self.masks else None)
+        return not varies(rest, self.row)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is a function of many operations."""
+        functions = [e.function for e in walk(self.value) if isinstance(e, Apply)]
+        return len(functions) > _SHORT or any(function in COSTLY for function in functions)
+
+
 @dataclass
 class Attention:
-    """The parts of attention with one set of names, and how they are cut into blocks."""
+    """The parts of attention with one set of names, and how they are cut into blocks. `score` is that of all pairs of
+    queries and keys, `seen` that of pairs for which all `limits` hold: by others it is -inf."""
 
     scores: Product
     weights: Weights
     values: Product
-    reader: str
-    """What the weights call the buffer of the scores."""
-    masks: frozenset[str]
-    """Buffers of scores that have rows for all lanes, so that these are read side by side."""
+    score: Score
+    seen: Score
+    limits: Sequence[Apply]
     blocks: Blocks
     names: Names
 
@@ -136,26 +165,15 @@ class Attention:
         block = self.names.fresh(f"{self.scores.column.var}_block")
         first = symbol(block) * size
         count = size if self.count % size == 0 else minimum(size, self.count - first)
-        made = [*self._scores(first, count), *self._powers(count), *self._by_values(first, 0, count)]
-        return [For(block, ceil_div(self.count, size), tuple(made))]
+        made = (*self._scores(first, count), *self._powers(count), *self._by_values(first, 0, count))
+        if self.limits:
+            made = (If(may_hold(self.limits, *self._corners(first, count)), made),)
+        return [For(block, ceil_div(self.count, size), made)]
 
-    def _score(self, total: Expr, row: Size, key: Size) -> Expr:
-        """A score from the sum of its products."""
-        places = {self.weights.column.var: symbol(self.scores.column.var)}
-        inner = moved(self.weights.score, places)
-
-        def one(expr: Expr) -> Expr | None:
-            return self.scores.value if isinstance(expr, Load) and expr.buffer == self.reader else None
-
-        value = moved(transform(inner, one), {self.scores.row.var: row, self.scores.column.var: key})
-        return transform(value, lambda e: total if e == Var(t.f32, self.scores.sum) else None)
-
-    @property
-    def _is_by_lane(self) -> bool:
-        """Whether the score of a key is the same function of the sum and of masks for all queries."""
-        value = self._score(_ZERO, symbol(self.scores.row.var), symbol(self.scores.column.var))
-        rest = transform(value, lambda e: _ZERO if isinstance(e, Load) and e.buffer in self.masks else None)
-        return not varies(rest, self.scores.row.var)
+    def _corners(self, first: Size, count: Size) -> tuple[str, tuple[Size, Size], str, tuple[Size, Size]]:
+        """The first and the last query and key of a block."""
+        queries = (symbol(self.block) * self.blocks.queries, self._query(self.blocks.queries - 1))
+        return self.score.row, queries, self.score.column, (first, first + count - 1)
 
     def _scores(self, first: Size, count: Size) -> list[Stmt]:
         """The scores of the `count` keys from `first` on, and the greatest of each query."""
@@ -167,15 +185,23 @@ class Attention:
         lowest = Const(t.f32, lowest_finite())
         start = self._by_lane(lambda lane: [Store(self.peak, (lane,), lowest if b.is_whole else _load(self.top, lane))])
         made: list[Stmt] = [*held, start]
-        tile = b.tile_keys
-        if isinstance(count, int):
-            made.append(self._tiles(first, count, tile))
-        else:
-            tiles, single = self._tiles(first, count, tile), self._tiles(first, count, 1)
-            made.append(If(apply("ge", _at(count), tile), (tiles,), (single,)))
-        return made if self._is_by_lane else [*made, *self._masked(first, count)]
+        every = self._sums(first, count, self.score)
+        if not self.limits:
+            return [*made, *every]
+        condition = holds(self.limits, *self._corners(first, count))
+        return [*made, If(condition, self._sums(first, count, self.seen), every)]
 
-    def _tiles(self, first: Size, count: Size, tile: int) -> Stmt:
+    def _sums(self, first: Size, count: Size, score: Score) -> tuple[Stmt, ...]:
+        """The scores of keys, tile by tile where there are enough."""
+        tile, made = self.blocks.tile_keys, self._tiles
+        if isinstance(count, int):
+            tiles: Stmt = made(first, count, tile, score)
+        else:
+            enough, few = made(first, count, tile, score), made(first, count, 1, score)
+            tiles = If(apply("ge", _at(count), tile), (enough,), (few,))
+        return (tiles,) if score.is_by_lane else (tiles, *self._masked(first, count, score))
+
+    def _tiles(self, first: Size, count: Size, tile: int, score: Score) -> Stmt:
         """Sums of `tile` keys at a time. The last tile repeats some of the one before where there are not enough."""
         number = self.names.fresh(f"{self.scores.column.var}_tile")
         place = symbol(number) * tile
@@ -191,13 +217,13 @@ class Attention:
         def stored(row: Index, lane: Index) -> list[Stmt]:
             own = Load(t.f32, part, (row, lane))
             at = (_at(place + row.value), lane)
-            if not self._is_by_lane:
+            if not score.is_by_lane:
                 return [Store(self.powers, at, own)]
             query = symbol(self.block) * self.blocks.queries + lane.value
-            value = self._score(own, query, first + place + row.value)
+            value = score.at(own, query, first + place + row.value)
             return [Store(self.powers, at, value), Store(self.peak, (lane,), Load(t.f32, self.powers, at), "max")]
 
-        is_long = self._is_by_lane and _is_long(self._score(_ZERO, 0, 0))
+        is_long = score.is_by_lane and score.is_long
         body = (
             Local(part, TensorType(t.f32, shape)),
             self._grid(shape, lambda row, lane: [Store(part, (row, lane), _ZERO)]),
@@ -206,11 +232,11 @@ class Attention:
         )
         return For(number, ceil_div(count, tile), body)
 
-    def _masked(self, first: Size, count: Size) -> list[Stmt]:
+    def _masked(self, first: Size, count: Size, score: Score) -> list[Stmt]:
         """Scores from sums where they depend on the query otherwise, as with a mask; and the greatest of each query."""
         lane, key = self.names.fresh("lane"), self.names.fresh(self.scores.column.var)
         at = (_at(symbol(key)), _at(symbol(lane)))
-        value = self._score(Load(t.f32, self.powers, at), self._query(symbol(lane)), first + symbol(key))
+        value = score.at(Load(t.f32, self.powers, at), self._query(symbol(lane)), first + symbol(key))
         masked = For(lane, self.blocks.queries, (For(key, count, (Store(self.powers, at, value),)),))
         key = self.names.fresh(key)
 
@@ -385,12 +411,6 @@ def _number(extent: Size | Expr) -> int:
     return extent
 
 
-def _is_long(value: Expr) -> bool:
-    """Whether a score is a function of many operations of the sum."""
-    functions = [e.function for e in walk(value) if isinstance(e, Apply)]
-    return len(functions) > _SHORT or any(function in COSTLY for function in functions)
-
-
 def _load(buffer: str, place: Expr) -> Load:
     return Load(t.f32, buffer, (place,))
 
@@ -399,4 +419,4 @@ def _at(place: Size) -> Index:
     return Index(t.i64, place)
 
 
-__all__ = ["Attention", "Blocks"]
+__all__ = ["Attention", "Blocks", "Score"]

@@ -6,46 +6,37 @@ and what is a bool becomes a number, for which vectors have comparisons.
 
 from __future__ import annotations
 
-from compiler.passes.attention import Product, Weights
 from ir import types as t
 from ir.access import any_varies, varies
 from ir.dims import Size, ceil_div, minimum, symbol
 from ir.element import Names
-from ir.expr import Const, Expr, Index, Load, apply, cast, transform, walk
-from ir.kernel import Buffer, For, Kernel, Stmt, Store
+from ir.expr import Const, Expr, Index, Load, apply, cast, const, transform, walk
+from ir.kernel import Buffer, For, Kernel, Local, Stmt, Store
 from ir.types import TensorType
 
+_BLOCK = 16
+"""Queries and keys that are turned at a time: as many as a line of the cache holds."""
+_PARALLEL = 3
+"""Loops that threads share."""
 
-def masks_of(scores: Product, weights: Weights, reader: str) -> list[str] | None:
-    """The buffers that scores depend on by query and key; None where they depend on the query in any other way."""
-    row, columns = scores.row.var, (scores.column.var, weights.column.var)
-    found: dict[str, None] = {}
 
-    def is_mask(expr: Load) -> bool:
-        *others, query, key = expr.index if len(expr.index) > 1 else (Index(t.i64, 0), *expr.index, Index(t.i64, 0))
-        is_known = all(isinstance(index, Index) for index in expr.index) and expr.outside is None
-        is_across = query == Index(t.i64, symbol(row)) and any(key == Index(t.i64, symbol(c)) for c in columns)
-        return (
-            expr.buffer != reader
-            and is_known
-            and is_across
-            and not any_varies(others, row)
-            and expr.dtype in (t.f32, t.bool_)
-        )
+def masks_of(value: Expr, row: str, column: str) -> list[str]:
+    """The buffers that a score depends on by query and key; none where it depends on the query in any other way."""
+    across = (Index(t.i64, symbol(row)), Index(t.i64, symbol(column)))
 
-    def one(expr: Expr) -> Expr | None:
-        if not isinstance(expr, Load):
-            return None
-        if is_mask(expr):
-            found[expr.buffer] = None
-            return Const(expr.dtype, False if expr.dtype == t.bool_ else 0.0)
-        return Load(expr.dtype, expr.buffer, ()) if expr.buffer == reader else None
+    def is_mask(load: Load) -> bool:
+        is_known = all(isinstance(index, Index) for index in load.index) and load.outside is None
+        is_typed = load.dtype in (t.f32, t.bool_)
+        return is_known and is_typed and load.index[-2:] == across and not any_varies(load.index[:-2], row)
 
-    rest = [transform(value, one) for value in (scores.value, weights.score)]
-    loads = [e for value in (scores.value, weights.score) for e in walk(value) if isinstance(e, Load)]
-    if any(e.buffer in found and not is_mask(e) for e in loads) or any(varies(value, row) for value in rest):
-        return None
-    return list(found)
+    loads = [e for e in walk(value) if isinstance(e, Load)]
+    found = list(dict.fromkeys(e.buffer for e in loads if is_mask(e)))
+    rest = transform(
+        value, lambda e: const(0, e.dtype) if isinstance(e, Load) and e.buffer in found and is_mask(e) else None
+    )
+    if any(e.buffer in found and not is_mask(e) for e in loads) or varies(rest, row):
+        return []
+    return found
 
 
 def read_across(value: Expr, masks: dict[str, str]) -> Expr:
@@ -70,15 +61,28 @@ def across(type_: TensorType, queries: int) -> TensorType:
 def turning(name: str, type_: TensorType, queries: int) -> Kernel:
     """The kernel that turns a mask."""
     made = across(type_, queries)
+    *others, keys, _ = made.shape
+    wide = min(queries, _BLOCK)
     names = Names(sorted({"x", "y", *Kernel(name, (Buffer("x", type_),), ()).sizes}))
-    axes: list[tuple[str, Size]] = [(names.fresh(f"i{axis}"), size) for axis, size in enumerate(made.shape)]
-    index: list[Size] = [0 if size == 1 else symbol(var) for var, size in axes]
-    loops = [axis for axis in axes if axis[1] != 1]
-    row = minimum(index[-1], type_.shape[-2] - 1)
-    read = Load(type_.dtype, "x", tuple(Index(t.i64, i) for i in (*index[:-2], row, index[-2])))
-    body: tuple[Stmt, ...] = (Store("y", tuple(Index(t.i64, i) for i in index), cast(read, t.f32)),)
+    outer: list[tuple[str, Size]] = [(names.fresh(f"i{axis}"), size) for axis, size in enumerate(others) if size != 1]
+    rest = iter(outer)
+    index: list[Size] = [0 if size == 1 else symbol(next(rest)[0]) for size in others]
+    key, row, block = names.fresh("key_block"), names.fresh("row_block"), names.fresh("block")
+    first = symbol(key) * _BLOCK
+    count = _BLOCK if keys % _BLOCK == 0 else minimum(_BLOCK, keys - first)
+    lane, k = names.fresh("row"), names.fresh("key")
+    query = minimum(symbol(row) * wide + symbol(lane), type_.shape[-2] - 1)
+    read = Load(type_.dtype, "x", tuple(Index(t.i64, i) for i in (*index, query, first + symbol(k))))
+    held = (Index(t.i64, symbol(k)), Index(t.i64, symbol(lane)))
+    fill = For(lane, wide, (For(k, count, (Store(block, held, cast(read, t.f32)),)),))
+    last, to = names.fresh("key"), names.fresh("row")
+    held = (Index(t.i64, symbol(last)), Index(t.i64, symbol(to)))
+    place = tuple(Index(t.i64, i) for i in (*index, first + symbol(last), symbol(row) * wide + symbol(to)))
+    store = For(last, count, (For(to, wide, (Store("y", place, Load(t.f32, block, held)),), "vector"),))
+    body: tuple[Stmt, ...] = (Local(block, TensorType(t.f32, (_BLOCK, wide))), fill, store)
+    loops = [*outer, (key, ceil_div(keys, _BLOCK)), (row, made.shape[-1] // wide)]
     for number, (var, extent) in reversed(list(enumerate(loops))):
-        body = (For(var, extent, body, "parallel" if number < 2 and len(loops) > 1 else ""),)
+        body = (For(var, extent, body, "parallel" if number < _PARALLEL else ""),)
     return Kernel(name, (Buffer("x", type_), Buffer("y", made, "out")), body)
 
 
