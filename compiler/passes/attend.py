@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from compiler.passes.attention import Product, Weights, composed, in_rows, loads_of, place, product_of, weights_of
 from compiler.passes.attention_blocks import Attention, Blocks, Score
 from compiler.passes.attention_limits import limited
-from compiler.passes.attention_masks import across, masks_of, read_across, turning
+from compiler.passes.attention_masks import masks_of, read_across, turned, turning
 from compiler.passes.interleave import is_apart, written
 from compiler.passes.rows import Naming
 from compiler.pipeline import program_pass
@@ -291,7 +291,8 @@ class _Attending:
             scores = replace(scores, right=replace(scores.right, index=(*index[:-2], index[-1], index[-2])))
         masks = self.masks(seen, row, column, naming)
         score, where_seen = (
-            Score(read_across(e, masks), scores.sum, row, column, frozenset(masks.values())) for e in (value, seen)
+            Score(read_across(e, masks), scores.sum, row, column, frozenset(masks.values()), blocks.queries)
+            for e in (value, seen)
         )
         parts = (scores, weights, values, score, where_seen, limits)
         body: tuple[Stmt, ...] = (Attention(*parts, blocks, naming.names).loop(),)
@@ -306,14 +307,14 @@ class _Attending:
         for arg, buffer in sorted(naming.params.items(), key=lambda item: item[0] == calls[-1].args[-1]):
             type_ = _swapped(buffer.type) if buffer.name == straight else buffer.type
             if buffer.name in masks:
-                buffer, type_ = replace(buffer, name=masks[buffer.name], role="in"), across(type_, blocks.queries)
+                buffer, type_ = replace(buffer, name=masks[buffer.name], role="in"), turned(type_, blocks.queries)
             if buffer.name in used:
                 args.append(buffers.index(arg))
                 params.append(replace(buffer, type=type_))
         kernel = Kernel(self.names.fresh("attention"), tuple(params), body)
         back = {own: symbols.index(size) for size, own in naming.sizes.items()}
-        turned = frozenset(i for i, b in zip(args, params) if b.name in masks.values())
-        return _Made(kernel, tuple(args), tuple(back[size] for size in kernel.sizes), turned, blocks.queries)
+        are_masks = frozenset(i for i, b in zip(args, params) if b.name in masks.values())
+        return _Made(kernel, tuple(args), tuple(back[size] for size in kernel.sizes), are_masks, blocks.queries)
 
     def masks(self, value: Expr, row: str, column: str, naming: Naming) -> dict[str, str]:
         """The masks of a score that are to be turned, with the names that they have then: all of them, or none."""
@@ -356,7 +357,7 @@ def _vectors(rows: Size, lanes: int, most: int) -> int:
     least = max(1, 8 // lanes)
     found = [v for v in (2 * least, least) if v * lanes <= most]
     if not found or not isinstance(rows, int):
-        return found[0] if found else 0
+        return found[-1] if found else 0
     return min(found, key=lambda v: -(-rows // (v * lanes)) * v)
 
 

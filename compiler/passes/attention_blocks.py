@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from compiler.passes.attention import Product, Weights, moved
 from compiler.passes.attention_limits import holds, may_hold
+from compiler.passes.attention_masks import in_blocks
 from ir import types as t
 from ir.access import varies
 from ir.dims import Size, ceil_div, minimum, symbol
@@ -45,16 +46,20 @@ class Blocks:
 @dataclass(frozen=True)
 class Score:
     """A score as a function of the sum of its products, the variable `sum`, of query `row` and of key `column`. Buffers
-    that are `masks` have rows for all lanes, so that these are read side by side."""
+    that are `masks` are turned, for blocks of `queries`."""
 
     value: Expr
     sum: str
     row: str
     column: str
     masks: frozenset[str]
+    queries: int
 
-    def at(self, total: Expr, row: Size, key: Size) -> Expr:
-        value = moved(self.value, {self.row: row, self.column: key})
+    def at(self, total: Expr, row: Size, key: Size, lane: tuple[Size, Size] | None = None) -> Expr:
+        """The score of a query and a key. `lane` says where the query is in masks, by block and place, where that does
+        not follow from `row`."""
+        block, place = (row // self.queries, row % self.queries) if lane is None else lane
+        value = moved(in_blocks(self.value, self.masks, block, place), {self.row: row, self.column: key})
         return transform(value, lambda e: total if e == Var(t.f32, self.sum) else None)
 
     @property
@@ -123,6 +128,12 @@ class Attention:
         """The row of a lane: lanes beyond the last query repeat that."""
         row = symbol(self.block) * self.blocks.queries + lane
         return row if self.is_even else minimum(row, self.rows - 1)
+
+    def _lane(self, lane: Size) -> tuple[Size, Size]:
+        """The block and the place of a lane in turned masks, whose blocks are these or hold several of them."""
+        own, several = self.blocks.queries, self.score.queries // self.blocks.queries
+        block = symbol(self.block)
+        return (block, lane) if several == 1 else (block // several, block % several * own + lane)
 
     def _gather_queries(self) -> list[Stmt]:
         """The queries of the block as lanes."""
@@ -219,8 +230,7 @@ class Attention:
             at = (_at(place + row.value), lane)
             if not score.is_by_lane:
                 return [Store(self.powers, at, own)]
-            query = symbol(self.block) * self.blocks.queries + lane.value
-            value = score.at(own, query, first + place + row.value)
+            value = score.at(own, 0, first + place + row.value, self._lane(lane.value))
             return [Store(self.powers, at, value), Store(self.peak, (lane,), Load(t.f32, self.powers, at), "max")]
 
         is_long = score.is_by_lane and score.is_long

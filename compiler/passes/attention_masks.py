@@ -1,10 +1,13 @@
 """Masks of scores, queries by keys, as the blocks of attention read them: keys by queries, so that queries are lanes.
 
-A mask is turned once for all heads and layers that it masks. Its rows are filled up to whole blocks by its last query,
+A mask is turned once for all heads and layers that it masks, in the order in which its blocks are read. Its rows are
+filled up to whole blocks by its last query,
 and what is a bool becomes a number, for which vectors have comparisons.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from ir import types as t
 from ir.access import any_varies, varies
@@ -14,8 +17,8 @@ from ir.expr import Const, Expr, Index, Load, apply, cast, const, transform, wal
 from ir.kernel import Buffer, For, Kernel, Local, Stmt, Store
 from ir.types import TensorType
 
-_BLOCK = 16
-"""Queries and keys that are turned at a time: as many as a line of the cache holds."""
+_KEYS = 16
+"""Keys that are turned at a time: as many as a line of the cache holds."""
 _PARALLEL = 3
 """Loops that threads share."""
 
@@ -40,50 +43,67 @@ def masks_of(value: Expr, row: str, column: str) -> list[str]:
 
 
 def read_across(value: Expr, masks: dict[str, str]) -> Expr:
-    """A value that reads masks turned: `masks` are the names of the buffers that they are then."""
+    """A value that reads masks from other buffers, whose names `masks` gives; by query and key still, which `in_blocks`
+    changes."""
 
     def one(expr: Expr) -> Expr | None:
         if not isinstance(expr, Load) or expr.buffer not in masks:
             return None
-        index = (*expr.index[:-2], expr.index[-1], expr.index[-2])
-        load = Load(t.f32, masks[expr.buffer], index)
+        load = Load(t.f32, masks[expr.buffer], expr.index)
         return apply("ne", load, Const(t.f32, 0.0)) if expr.dtype == t.bool_ else load
 
     return transform(value, one)
 
 
-def across(type_: TensorType, queries: int) -> TensorType:
-    """The type of a mask that is turned, for blocks of so many queries."""
+def in_blocks(value: Expr, masks: Collection[str], block: Size, lane: Size) -> Expr:
+    """A value that reads masks as they lie when they are turned: at a block of queries, a key, a query of the block."""
+
+    def one(expr: Expr) -> Expr | None:
+        if not isinstance(expr, Load) or expr.buffer not in masks:
+            return None
+        *others, _, key = expr.index
+        return Load(expr.dtype, expr.buffer, (*others, Index(t.i64, block), key, Index(t.i64, lane)))
+
+    return transform(value, one)
+
+
+def turned(type_: TensorType, queries: int) -> TensorType:
+    """The type of a mask that is turned, for blocks of so many queries: each block lies by itself, key after key."""
     *others, rows, keys = type_.shape
-    return TensorType(t.f32, (*others, keys, ceil_div(rows, queries) * queries))
+    return TensorType(t.f32, (*others, ceil_div(rows, queries), keys, queries))
 
 
 def turning(name: str, type_: TensorType, queries: int) -> Kernel:
-    """The kernel that turns a mask."""
-    made = across(type_, queries)
-    *others, keys, _ = made.shape
-    wide = min(queries, _BLOCK)
+    """The kernel that turns a mask, a few keys of a block of queries at a time."""
+    made = turned(type_, queries)
+    *others, blocks, keys, _ = made.shape
     names = Names(sorted({"x", "y", *Kernel(name, (Buffer("x", type_),), ()).sizes}))
     outer: list[tuple[str, Size]] = [(names.fresh(f"i{axis}"), size) for axis, size in enumerate(others) if size != 1]
     rest = iter(outer)
     index: list[Size] = [0 if size == 1 else symbol(next(rest)[0]) for size in others]
-    key, row, block = names.fresh("key_block"), names.fresh("row_block"), names.fresh("block")
-    first = symbol(key) * _BLOCK
-    count = _BLOCK if keys % _BLOCK == 0 else minimum(_BLOCK, keys - first)
-    lane, k = names.fresh("row"), names.fresh("key")
-    query = minimum(symbol(row) * wide + symbol(lane), type_.shape[-2] - 1)
-    read = Load(type_.dtype, "x", tuple(Index(t.i64, i) for i in (*index, query, first + symbol(k))))
-    held = (Index(t.i64, symbol(k)), Index(t.i64, symbol(lane)))
-    fill = For(lane, wide, (For(k, count, (Store(block, held, cast(read, t.f32)),)),))
-    last, to = names.fresh("key"), names.fresh("row")
-    held = (Index(t.i64, symbol(last)), Index(t.i64, symbol(to)))
-    place = tuple(Index(t.i64, i) for i in (*index, first + symbol(last), symbol(row) * wide + symbol(to)))
-    store = For(last, count, (For(to, wide, (Store("y", place, Load(t.f32, block, held)),), "vector"),))
-    body: tuple[Stmt, ...] = (Local(block, TensorType(t.f32, (_BLOCK, wide))), fill, store)
-    loops = [*outer, (key, ceil_div(keys, _BLOCK)), (row, made.shape[-1] // wide)]
+    block, part, held = names.fresh("block"), names.fresh("key_block"), names.fresh("keys")
+    first = symbol(part) * _KEYS
+    count = _KEYS if keys % _KEYS == 0 else minimum(_KEYS, keys - first)
+
+    def at(*places: Size) -> tuple[Expr, ...]:
+        return tuple(Index(t.i64, place) for place in places)
+
+    lane, key = names.fresh("lane"), names.fresh("key")
+    query = minimum(symbol(block) * queries + symbol(lane), type_.shape[-2] - 1)
+    read = Load(type_.dtype, "x", at(*index, query, first + symbol(key)))
+    fill = For(lane, queries, (For(key, count, (Store(held, at(symbol(key), symbol(lane)), cast(read, t.f32)),)),))
+    lane, key = names.fresh("lane"), names.fresh("key")
+    made_at = at(*index, symbol(block), first + symbol(key), symbol(lane))
+    store = Store("y", made_at, Load(t.f32, held, at(symbol(key), symbol(lane))))
+    body: tuple[Stmt, ...] = (
+        Local(held, TensorType(t.f32, (_KEYS, queries))),
+        fill,
+        For(key, count, (For(lane, queries, (store,), "vector"),)),
+    )
+    loops = [*outer, (block, blocks), (part, ceil_div(keys, _KEYS))]
     for number, (var, extent) in reversed(list(enumerate(loops))):
         body = (For(var, extent, body, "parallel" if number < _PARALLEL else ""),)
     return Kernel(name, (Buffer("x", type_), Buffer("y", made, "out")), body)
 
 
-__all__ = ["across", "masks_of", "read_across", "turning"]
+__all__ = ["in_blocks", "masks_of", "read_across", "turned", "turning"]

@@ -18,10 +18,10 @@ from compiler.backend import find_backend
 from compiler.pipeline import PASSES, Pipeline, load_passes
 from ir import types as t
 from ir.build import Builder
-from ir.dims import names, symbol
-from ir.expr import Index, Load, apply, walk
+from ir.dims import ceil_div, names, symbol
+from ir.expr import Apply, Index, Load, apply, walk
 from ir.graph import Graph, Value
-from ir.kernel import If, Kernel, Local, Store, walk_stmts
+from ir.kernel import For, If, Kernel, Let, Local, Store, walk_stmts
 from ir.program import Program
 from ir.types import tensor
 
@@ -65,6 +65,10 @@ def windowed(b: Builder, q: Value, k: Value, v: Value) -> Value:
     return b.attention(q, k, v, scale=0.3, left_window=3, right_window=2)
 
 
+def causal_masked(b: Builder, q: Value, k: Value, v: Value, mask: Value) -> Value:
+    return b.attention(q, k, v, b.greater(mask, 0.0), scale=0.3, causal=True, right_window=1, left_window=90)
+
+
 def allowed(b: Builder, q: Value, k: Value, v: Value, mask: Value) -> Value:
     return b.attention(q, k, v, b.greater(mask, 0.0), scale=0.3)
 
@@ -98,6 +102,8 @@ ONE: dict[str, tuple[Make, list[tuple[Any, ...]]]] = {
     "symbols": (spelled, [(N, 2, S, 8), (N, 2, K, 8), (N, 2, K, 12)]),
     "symbols_masked": (guarded, [(N, 2, S, 8), (N, 2, K, 8), (N, 2, K, 4), (N, 1, S, K)]),
     "symbols_causal": (causal, [(N, 2, S, 8), (N, 2, K, 8), (N, 2, K, 4)]),
+    "symbols_windowed": (windowed, [(N, 2, S, 8), (N, 2, K, 8), (N, 2, K, 4)]),
+    "symbols_both": (causal_masked, [(N, 2, S, 8), (N, 2, K, 8), (N, 2, K, 4), (N, 1, S, K)]),
     "symbols_grouped": (causal, [(N, 4, S, 8), (N, 2, K, 8), (N, 2, K, 4)]),
 }
 
@@ -181,7 +187,7 @@ def test_c_agrees_with_the_plain_program(name: str, march: str, tmp_path: Path):
     reference = find_backend("c", threads=1)
     unfused = reference.pipeline().without("attend").run(graph_of(make, shapes))
     slow = reference.emit(unfused, tmp_path / "plain").load()
-    for rows, keys in [(1, 1), (1, 70), (3, 7), (7, 64), (16, 65), (33, 300)] if is_symbolic else [(7, 70)]:
+    for rows, keys in [(1, 1), (1, 70), (3, 7), (7, 64), (16, 65), (33, 300), (200, 150)] if is_symbolic else [(7, 70)]:
         feeds = feeds_of(shapes, S=rows, K=keys)
         found, wanted = loaded.run(feeds)["y0"], slow.run(feeds)["y0"]
         # A weight may be rounded to the next byte.
@@ -231,6 +237,24 @@ def test_keys_are_read_as_they_were():
     stored = next(s for s in walk_stmts(first.kernel.body) if isinstance(s, Store))
     loads = [e for e in walk(stored.value) if isinstance(e, Load)]
     assert [load.index for load in loads] == [stored.index] and last.kernel in attention_of(made)
+
+
+@pytest.mark.parametrize("name", ["symbols_causal", "symbols_windowed", "symbols_both"])
+def test_blocks_that_nobody_sees_are_skipped(name: str):
+    """Past the last key that the last query of a block sees, and before the first that the first does."""
+    make, shapes = ONE[name]
+    _, made = programs(make, shapes)
+    (kernel,) = attention_of(made)
+    blocks = [s for s in walk_stmts(kernel.body) if isinstance(s, For) and s.extent == ceil_div(K, 64)]
+    for s in blocks:
+        *before, last = s.body
+        assert isinstance(last, If) and not last.orelse and all(isinstance(x, Let) for x in before)
+    skipped, all_seen = 0, 0
+    for s in walk_stmts(kernel.body):
+        if isinstance(s, If) and "le" in {e.function for e in walk(s.condition) if isinstance(e, Apply)}:
+            skipped += not s.orelse
+            all_seen += bool(s.orelse)
+    assert skipped == all_seen == len(blocks) > 0
 
 
 @pytest.mark.parametrize("name", ["full_mask", "allowed", "symbols_masked"])
