@@ -92,6 +92,10 @@ class CModel:
         """The sizes of symbolic dims with these inputs. Raises UsageError for inputs that do not fit."""
         return self.ports.sizes(self.ports.arrays(feeds))
 
+    def arena_bytes(self, feeds: Mapping[str, np.ndarray]) -> int:
+        """The bytes of working memory that a run with these inputs takes. Raises UsageError, CompileError."""
+        return self._prepared(self.ports.arrays(feeds)).needed
+
     def costs(self, feeds: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """What each of `steps` costs with these inputs: "operations" and "bytes", None where only a run tells."""
         sizes = self.sizes(feeds)

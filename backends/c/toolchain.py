@@ -7,6 +7,7 @@ runs no shell: every command is a list of arguments.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -41,6 +42,8 @@ and of embedded weights is declared as bytes, and holds values of all types."""
 
 _WARNINGS = ("-Wall", "-Wextra")
 _QUERY_SECONDS = 60.0
+_DRIVER = re.compile(r"([\w.+-]+-)?(gcc|clang)(-[\d.]+)?")
+"""Programs that are compilers themselves."""
 _ERROR_LINES = 20
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>|(\S))', re.MULTILINE)
 _READS_OTHER_FILES = re.compile(rb"\.incbin|^[ \t]*#[ \t]*embed", re.MULTILINE)
@@ -181,7 +184,7 @@ def _identify(command: tuple[str, ...]) -> Compiler:
         raise ToolError("E0602", f"`{shlex.join(command)}` is neither GCC nor Clang", help="set CC to one of them")
     is_zig = any(re.fullmatch(r"(zig|ziglang|python-zig)(\.exe)?", Path(word).name) for word in command)
     kind: Kind = "zig" if is_zig else "clang" if "__clang__" in macros else "gcc"
-    version = _query((*command, "--version")).strip()
+    version = _remembered((*command, "--version"), command).strip()
     return Compiler(command, kind, version)
 
 
@@ -190,9 +193,33 @@ def _target_macros(command: tuple[str, ...], march_flags: tuple[str, ...]) -> Ma
     with tempfile.TemporaryDirectory(prefix="sesame-") as folder:
         empty = Path(folder) / "empty.c"
         empty.write_bytes(b"")
-        text = _query((*command, *march_flags, "-dM", "-E", str(empty)))
+        question = (*command, *march_flags, "-dM", "-E", str(empty))
+        text = _query(question) if march_flags else _remembered(question, command)
     macros = (line.split(" ", 2) for line in text.splitlines() if line.startswith("#define "))
     return MappingProxyType({parts[1]: parts[2] if len(parts) > 2 else "" for parts in macros})
+
+
+def _remembered(question: tuple[str, ...], command: tuple[str, ...]) -> str:
+    """What the compiler answers to a question, from the cache where that very program has been asked it before: asking
+    takes longer than to load a model. A script, or a program that starts another compiler, is asked each time."""
+    program = Path(shutil.which(command[0]) or command[0]).resolve()
+    if len(command) != 1 or not _DRIVER.fullmatch(program.name):
+        return _query(question)
+    with contextlib.suppress(OSError):
+        status = program.stat()
+        asked = [word for word in question if not word.endswith(".c")]
+        asked += [os.environ.get(name, "") for name in ("GCC_EXEC_PREFIX", "COMPILER_PATH")]
+        key = cache.key_of("answer", *asked, str(program), f"{status.st_size} {status.st_mtime_ns} {status.st_ino}")
+        found = cache.get(key)
+        if found is not None:
+            return found.read_text(encoding="utf-8")
+        answer = _query(question)
+        with tempfile.TemporaryDirectory(prefix="sesame-") as folder:
+            written = Path(folder) / "answer"
+            written.write_text(answer, encoding="utf-8")
+            cache.put(key, written)
+        return answer
+    return _query(question)
 
 
 def _query(command: tuple[str, ...]) -> str:
