@@ -5,7 +5,7 @@ This is what a backend emits. A program holds no graph: only kernels (each once 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -129,6 +129,17 @@ def blocks_of(step: Step) -> tuple[tuple[Step, ...], ...]:
             return ()
 
 
+def map_inside(step: Step, change: Callable[[tuple[Step, ...]], Iterable[Step]]) -> Step:
+    """A step with the blocks of steps directly inside of it changed."""
+    match step:
+        case Branch(then=then, orelse=orelse):
+            return replace(step, then=tuple(change(then)), orelse=tuple(change(orelse)))
+        case Repeat(body=body):
+            return replace(step, body=tuple(change(body)))
+        case _:
+            return step
+
+
 def told_by(steps: Sequence[Step]) -> set[str]:
     """The symbols that have values after steps, whichever way branches go."""
     found: set[str] = set()
@@ -156,19 +167,11 @@ def touched(step: Step) -> tuple[str, ...]:
 
 def map_calls(steps: Sequence[Step], change: Callable[[Call], Call]) -> list[Step]:
     """Steps with each call changed, those inside of others included, in order."""
-    made: list[Step] = []
-    for step in steps:
-        match step:
-            case Call():
-                made.append(change(step))
-            case Branch():
-                then, orelse = map_calls(step.then, change), map_calls(step.orelse, change)
-                made.append(replace(step, then=tuple(then), orelse=tuple(orelse)))
-            case Repeat():
-                made.append(replace(step, body=tuple(map_calls(step.body, change))))
-            case Bind():
-                made.append(step)
-    return made
+
+    def changed(step: Step) -> Step:
+        return change(step) if isinstance(step, Call) else map_inside(step, lambda block: map_calls(block, change))
+
+    return list(map(changed, steps))
 
 
 @dataclass

@@ -25,7 +25,7 @@ from ir.dims import Size, symbol, symbol_of
 from ir.element import Names
 from ir.expr import Expr, Index, Load, apply, walk
 from ir.kernel import Buffer, For, If, Kernel, Stmt, Store, exprs_of, walk_stmts
-from ir.program import Branch, Call, Program, ProgramBuffer, Repeat, Step, touched
+from ir.program import Call, Program, ProgramBuffer, Step, map_inside, touched
 from ir.types import TensorType
 
 _MOST_SCORES = 8192
@@ -97,10 +97,7 @@ class _Attending:
         result: list[Step | None] = []
         around, self.turned = self.turned, {}
         for step in steps:
-            if isinstance(step, Branch):
-                step = replace(step, then=tuple(self.steps(step.then)), orelse=tuple(self.steps(step.orelse)))
-            elif isinstance(step, Repeat):
-                step = replace(step, body=tuple(self.steps(step.body)))
+            step = map_inside(step, self.steps)
             result.append(step)
             if isinstance(step, Call) and (found := self.find(result)) is not None:
                 self.put(result, found)

@@ -21,7 +21,7 @@ from ir.dims import Size, names, symbol, symbol_of
 from ir.element import Names
 from ir.expr import Apply, Const, Expr, Index, Load, Var, apply, transform, walk
 from ir.kernel import Buffer, For, Kernel, Stmt, Store, exprs_of, map_stmts, walk_stmts
-from ir.program import Branch, Call, Program, Repeat, Step, touched
+from ir.program import Call, Program, Step, map_inside, touched
 from ir.schedule import substitute_var
 
 _Fill: TypeAlias = Callable[[tuple[Expr, ...]], tuple[Stmt, ...]]
@@ -64,11 +64,8 @@ class _Framing:
         result: list[Step] = []
         makers: dict[str, int] = {}
         for step in steps:
-            if isinstance(step, Branch):
-                step = replace(step, then=tuple(self.steps(step.then)), orelse=tuple(self.steps(step.orelse)))
-            elif isinstance(step, Repeat):
-                step = replace(step, body=tuple(self.steps(step.body)))
-            elif isinstance(step, Call):
+            step = map_inside(step, self.steps)
+            if isinstance(step, Call):
                 place = makers.get(step.args[0])
                 maker = None if place is None else result[place]
                 both = None if not isinstance(maker, Call) else self.framed(maker, step)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from compiler.passes.interleave import is_apart, written
 from compiler.passes.rows import Form, form_of, joined
@@ -19,7 +19,7 @@ from ir.dims import Size, substitute, symbol, symbol_of
 from ir.element import Names
 from ir.expr import Index
 from ir.kernel import Kernel
-from ir.program import Branch, Call, Program, Repeat, Step, touched
+from ir.program import Call, Program, Step, map_inside, touched
 
 _MOST_BETWEEN = 8
 """Calls that a call may be moved in front of."""
@@ -64,11 +64,8 @@ class _Joining:
         for position, step in enumerate(steps):
             if position in taken:
                 continue
-            if isinstance(step, Branch):
-                step = replace(step, then=tuple(self.steps(step.then)), orelse=tuple(self.steps(step.orelse)))
-            elif isinstance(step, Repeat):
-                step = replace(step, body=tuple(self.steps(step.body)))
-            elif isinstance(step, Call) and (group := self.start(step)) is not None:
+            step = map_inside(step, self.steps)
+            if isinstance(step, Call) and (group := self.start(step)) is not None:
                 positions = self.grow(group, steps, position)
                 if len(group.calls) > 1:
                     taken |= set(positions)

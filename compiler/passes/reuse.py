@@ -13,7 +13,7 @@ from compiler.pipeline import program_pass
 from ir.dims import names, symbol
 from ir.expr import Expr, Index, Load, transform, walk
 from ir.kernel import Buffer, For, Kernel, Stmt, Store, While, exprs_of, map_exprs, map_stmts, walk_stmts
-from ir.program import Bind, Branch, Call, Program, Repeat, Step
+from ir.program import Call, Program, Step, map_inside
 
 
 @program_pass
@@ -27,12 +27,8 @@ def reuse(program: Program) -> None:
         nonlocal position
         here = position
         position += 1
-        if isinstance(step, Branch):
-            return replace(step, then=tuple(map(visit, step.then)), orelse=tuple(map(visit, step.orelse)))
-        if isinstance(step, Repeat):
-            return replace(step, body=tuple(map(visit, step.body)))
-        if isinstance(step, Bind):
-            return step
+        if not isinstance(step, Call):
+            return map_inside(step, lambda block: map(visit, block))
         for operand in _candidates(program, step):
             root = program.root(step.args[operand]).name
             if lives[root].last != here or lives[step.args[-1]].first != here:

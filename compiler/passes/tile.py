@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from compiler.choices import RULES, Choices
 from compiler.passes.phases import split_phases
-from compiler.passes.tile_choice import Order, Tile, Tiling, choose_tile, key_of, orders, tiles, tilings
+from compiler.passes.tile_choice import Order, Tile, Tiling, key_of, orders, tiles, tilings
 from compiler.passes.tile_marks import mark_tile, tile_loop
 from compiler.passes.tile_nests import Nest, find_nest, inner_nests, split_groups
 from compiler.pipeline import program_pass
@@ -236,7 +236,7 @@ def _tile_unknown_columns(kernel: Kernel, nest: Nest, rows: Size, columns: Size,
     """Tiles for enough columns, chosen when called; below one vector of columns the kernel runs as it is."""
     result = kernel
     for vectors in (1, 4):
-        shape = choose_tile(rows, columns, lanes, registers, (vectors,))
+        shape = tiles(rows, columns, lanes, registers, (vectors,))[0]
         try:
             fast = _apply(kernel, nest, Tiling(shape, _orders(nest, columns, shape)[0]))
         except ScheduleError:

@@ -105,20 +105,6 @@ def _extents(loops: Sequence[For]) -> str:
     return ", ".join(f"{loop.var} {dim_text(loop.extent)}" for loop in loops if not isinstance(loop.extent, Expr))
 
 
-def choose_tile(
-    rows: Size,
-    columns: Size,
-    lanes: int,
-    registers: int,
-    widths: Iterable[int],
-    shared: Shared = "vectors",
-    apart: int | None = None,
-    is_streamed: bool = False,
-) -> Tile:
-    """The first of `tiles`."""
-    return tiles(rows, columns, lanes, registers, widths, shared, apart, is_streamed)[0]
-
-
 def tiles(
     rows: Size,
     columns: Size,

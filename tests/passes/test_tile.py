@@ -5,7 +5,8 @@ import pytest
 
 from backends.reference.kernel import run_kernel
 from compiler.passes.tile import tile_kernel
-from compiler.passes.tile_choice import Tile, choose_tile
+from compiler.passes.tile_choice import Tile
+from compiler.passes.tile_choice import tiles as every_tile
 from ir.kernel import Kernel, Local, walk_stmts
 from ir.parse import parse_kernel
 
@@ -137,34 +138,34 @@ def test_a_depthwise_tile_is_as_narrow_as_its_columns_need():
 
 def test_a_depthwise_tile_leaves_registers_for_what_each_sum_loads():
     """Weights are loaded once for all rows; with 28 sums, compilers spill some."""
-    assert choose_tile(56, 144, LANES, REGISTERS, range(4, 0, -1), "weights") == Tile(8, 1, LANES)
-    assert choose_tile(14, 480, LANES, REGISTERS, range(4, 0, -1), "weights") == Tile(7, 1, LANES)
+    assert every_tile(56, 144, LANES, REGISTERS, range(4, 0, -1), "weights")[0] == Tile(8, 1, LANES)
+    assert every_tile(14, 480, LANES, REGISTERS, range(4, 0, -1), "weights")[0] == Tile(7, 1, LANES)
 
 
 def test_a_pooling_tile_is_one_row():
     """Nothing is shared, and more rows are read from more places at once."""
-    assert choose_tile(56, 64, LANES, REGISTERS, range(4, 0, -1), "nothing") == Tile(1, 4, 4 * LANES)
+    assert every_tile(56, 64, LANES, REGISTERS, range(4, 0, -1), "nothing")[0] == Tile(1, 4, 4 * LANES)
 
 
 def test_a_product_shares_vectors_between_rows():
     """Loads are fewer the more both rows and vectors are; one row of vectors streams its weights."""
-    assert choose_tile(56, 256, LANES, REGISTERS, range(4, 0, -1)) == Tile(14, 2, 32)
-    assert choose_tile(1, 512, LANES, REGISTERS, range(8, 0, -1)) == Tile(1, 8, 128)
+    assert every_tile(56, 256, LANES, REGISTERS, range(4, 0, -1))[0] == Tile(14, 2, 32)
+    assert every_tile(1, 512, LANES, REGISTERS, range(8, 0, -1))[0] == Tile(1, 8, 128)
 
 
 def test_rows_that_fall_into_one_set_of_the_cache_are_no_more_than_it_has_lines():
     """Rows 4096 bytes apart evict each other where there are more than eight; half as far apart, two sets hold them."""
     widths = range(4, 0, -1)
-    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=4096).rows == 7
-    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=3 * 4096).rows == 7
-    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=2048).rows == 14
-    assert choose_tile(14, 256, LANES, REGISTERS, widths, apart=4096 + 64).rows == 14
+    assert every_tile(14, 256, LANES, REGISTERS, widths, apart=4096)[0].rows == 7
+    assert every_tile(14, 256, LANES, REGISTERS, widths, apart=3 * 4096)[0].rows == 7
+    assert every_tile(14, 256, LANES, REGISTERS, widths, apart=2048)[0].rows == 14
+    assert every_tile(14, 256, LANES, REGISTERS, widths, apart=4096 + 64)[0].rows == 14
 
 
 def test_weights_of_few_rows_are_passed_over_by_as_many_rows_as_can_be():
     widths = range(4, 0, -1)
-    assert choose_tile(16, 512, LANES, REGISTERS, widths) == Tile(4, 4, 64)
-    assert choose_tile(16, 512, LANES, REGISTERS, widths, is_streamed=True) == Tile(8, 2, 32)
+    assert every_tile(16, 512, LANES, REGISTERS, widths)[0] == Tile(4, 4, 64)
+    assert every_tile(16, 512, LANES, REGISTERS, widths, is_streamed=True)[0] == Tile(8, 2, 32)
 
 
 def test_a_product_of_rows_far_apart_is_tiled_by_their_distance():
